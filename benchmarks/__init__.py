@@ -1,0 +1,1 @@
+"""Speed and quality of atypia, measured side by side with what it is compared to."""

@@ -1,0 +1,107 @@
+"""The `atypia` command: its sub-commands by name, and errors as one line with exit code 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import cyclopts
+
+from atypia import __version__
+from atypia.errors import AtypiaError
+from atypia.registry import METHODS
+
+COMMANDS = {
+    "simulate": ("atypia.cli.cohorts:simulate", "Write a cohort of simulated brains."),
+    "split": ("atypia.cli.cohorts:split", "Divide a cohort by subject into a manifest."),
+    "calibrate": ("atypia.cli.scoring:calibrate", "Learn a model's threshold from healthy scans."),
+    "predict": ("atypia.cli.scoring:predict", "Find anomalies in one scan or a cohort."),
+    "evaluate": ("atypia.cli.scoring:evaluate", "Compare with labels, beside the baselines."),
+    "report": ("atypia.cli.scoring:report", "Write the HTML page of a results folder."),
+    "methods": ("atypia.cli.info:methods", "List the detectors."),
+    "doctor": ("atypia.cli.info:doctor", "Tell what is installed, the devices and the data found."),
+    "demo": ("atypia.cli.demo:demo", "Run everything once on simulated brains."),
+}
+"""Name -> where the command lives, and its line in the help."""
+
+USER_ERROR = 2
+SOME_FAILED = 1
+INTERRUPTED = 130
+
+
+def build_app() -> cyclopts.App:
+    """Assemble the application; no command is imported yet."""
+    app = cyclopts.App(
+        name="atypia",
+        help="Unsupervised anomaly detection in 3D medical images.",
+        help_epilogue="Every command takes --debug, to show the traceback of an error.",
+        help_format="plaintext",
+        version=__version__,
+        suppress_keyboard_interrupt=False,
+    )
+    fit = cyclopts.App(
+        name="fit", help="Learn what healthy looks like: atypia fit METHOD COHORT -o MODEL."
+    )
+    for method, line in METHODS.items():
+        fit.command(f"atypia.cli.fit:{method}", name=[method, *line.aliases], help=line.summary)
+    app.command(fit)
+    for name, (place, summary) in COMMANDS.items():
+        app.command(place, name=name, help=summary)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit.
+
+    Exit codes: 0 all well; 1 some scans of a cohort failed; 2 an error that the user can mend;
+    130 interrupted.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        code = run(words)
+    except (AtypiaError, cyclopts.CycloptsError) as error:
+        if debug:
+            raise
+        print(f"atypia: {one_line(error)}", file=sys.stderr)
+        code = USER_ERROR
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        print("atypia: interrupted; the same command goes on from here", file=sys.stderr)
+        code = INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has closed it, as `head` does.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except MemoryError:
+        if debug:
+            raise
+        print(
+            "atypia: out of memory. Use a coarser --spacing-mm or fewer --workers", file=sys.stderr
+        )
+        code = USER_ERROR
+    sys.exit(code)
+
+
+def run(words: Sequence[str]) -> int:
+    """Run one command; give its exit code."""
+    result = build_app()(
+        words,
+        exit_on_error=False,
+        print_error=False,
+        result_action="return_value",
+    )
+    return result if isinstance(result, int) else 0
+
+
+def one_line(error: Exception) -> str:
+    """Say an error in one line."""
+    cause = error.__cause__
+    if type(cause).__module__.startswith("pydantic"):
+        from atypia.settings import settings_error  # pydantic is slow to import, and there by now
+
+        error = settings_error("settings", cause)  # type: ignore[arg-type]
+    return " ".join(str(error).split())

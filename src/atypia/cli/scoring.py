@@ -1,0 +1,155 @@
+"""Commands that use a model: `atypia calibrate`, `predict`, `evaluate` and `report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from atypia import files
+from atypia.cli.shared import (
+    Cache,
+    CohortOptions,
+    Output,
+    Workers,
+    list_failures,
+    progress_bar,
+)
+from atypia.detectors.model_folder import load_baselines, load_detector
+from atypia.errors import InputError
+from atypia.evaluation.evaluation import tables
+from atypia.runs.evaluating import evaluate_detectors, evaluate_output
+from atypia.runs.fitting import calibrate_model
+from atypia.runs.predicting import predict_cohort
+
+
+def calibrate(
+    model: Path,
+    healthy: Path,
+    *,
+    voxel_fpr: float = 0.005,
+    smallest_mm3: float = 0.0,
+    options: CohortOptions | None = None,
+    cache: Cache = None,
+) -> int:
+    """Learn the threshold of a model, and of its baselines, from held-out healthy scans.
+
+    Parameters
+    ----------
+    model
+        Folder that `atypia fit` wrote; the calibration is stored in it.
+    healthy
+        Healthy scans of subjects that were not used for training.
+    voxel_fpr
+        Share of healthy brain voxels that may be flagged.
+    smallest_mm3
+        Flagged components smaller than this are dropped from masks.
+    """
+    scans = (options or CohortOptions()).open(healthy)
+    with progress_bar() as progress:
+        detector = calibrate_model(
+            model,
+            scans,
+            voxel_fpr=voxel_fpr,
+            smallest_mm3=smallest_mm3,
+            cache=cache,
+            progress=progress,
+        )
+    assert detector.calibration is not None
+    threshold = detector.calibration.threshold
+    print(f"{detector.method}: threshold {threshold.value:.4g} ({threshold.provenance})")
+    return 0
+
+
+def predict(
+    model: Path,
+    scans: Path,
+    *,
+    output: Output,
+    options: CohortOptions | None = None,
+    cache: Cache = None,
+    workers: Workers = None,
+) -> int:
+    """Find anomalies; score map, mask and restoration come back on each scan's own grid.
+
+    Parameters
+    ----------
+    model
+        Folder that `atypia fit` wrote.
+    scans
+        One image, a folder or a manifest.
+    output
+        A folder. Scans that are done already are kept.
+    """
+    detector = load_detector(model)
+    cohort = (options or CohortOptions()).open(scans)
+    with progress_bar() as progress:
+        report = predict_cohort(
+            detector,
+            cohort,
+            output,
+            model=str(model),
+            cache=cache,
+            workers=workers,
+            progress=progress,
+        )
+    print(f"{report.done} scans predicted, {report.kept} kept from before: {output}")
+    if detector.calibration is None:
+        print("The model is not calibrated: there are score maps, but no masks.")
+    return list_failures(report.failures, len(cohort))
+
+
+def evaluate(
+    results: Path,
+    cohort: Path,
+    *,
+    output: Output | None = None,
+    options: CohortOptions | None = None,
+    cache: Cache = None,
+) -> int:
+    """Compare a model (with its baselines), or the results of `predict`, with labels.
+
+    Parameters
+    ----------
+    results
+        A model folder, or a results folder of `atypia predict` (whose model's baselines are
+        shown too, if its folder is still there).
+    cohort
+        Scans with lesion masks or conditions; healthy ones are the controls.
+    output
+        Where `evaluation.json` is written; the results folder if unset.
+    """
+    scans = (options or CohortOptions()).open(cohort)
+    is_model = (results / "detector.json").exists()
+    if not is_model and not (results / "run.json").exists():
+        raise InputError(results, "is neither a model nor results", "Check the path")
+    with progress_bar() as progress:
+        if is_model:
+            detector = load_detector(results)
+            everyone = {detector.method: detector} | load_baselines(results)
+            run = evaluate_detectors(everyone, scans, cache=cache, progress=progress)
+        else:
+            run = evaluate_output(results, scans, cache=cache, progress=progress)
+    found = run.evaluation.to_json()
+    target = output or (None if is_model else results)
+    print(tables(found))
+    if target is not None:
+        files.write_json(target / "evaluation.json", {"cohort": scans.name, **found})
+        print(f"\n{target / 'evaluation.json'}")
+    return list_failures(run.failures, len(scans))
+
+
+def report(results: Path, *, output: Output | None = None) -> int:
+    """Write one self-contained HTML page for a results folder.
+
+    Parameters
+    ----------
+    results
+        Folder that `atypia predict` wrote; figures of `atypia evaluate` are shown if they are
+        there.
+    output
+        The page; `report.html` in the results folder if unset.
+    """
+    from atypia.report import write_report
+
+    page = write_report(results, output)
+    print(page)
+    return 0

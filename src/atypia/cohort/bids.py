@@ -1,0 +1,106 @@
+"""BIDS trees: entities parsed from file names, ages and groups from participants.tsv."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+
+from atypia import io
+from atypia.cohort.scan import MODALITIES, Cohort, Scan
+from atypia.errors import CohortError
+
+ENTITY = re.compile(r"(?:^|_)([a-z]+)-([A-Za-z0-9+]+)")
+
+
+def read_bids(path: Path, modality: str | None = None) -> Cohort:
+    """Read the anatomical images of a BIDS data set.
+
+    Images are `sub-*/[ses-*/]anat/*_<modality>.nii[.gz]`; files that differ in any entity but
+    the modality are scans of their own. Brain masks (`desc-brain_mask`) and lesion masks
+    (`label-lesion_mask`, `label-lesion_roi`, `desc-lesion_mask`) are found beside the image or
+    in `derivatives/*/`.
+
+    Parameters
+    ----------
+    path
+        Root of the data set.
+    modality
+        Keep only this one.
+    """
+    people = _participants(path / "participants.tsv")
+    masks = _masks(path)
+    groups: dict[str, dict[str, Path]] = defaultdict(dict)
+    for file in sorted(path.glob("sub-*/**/anat/sub-*.nii*")):
+        suffix = io.stem_of(file).rsplit("_", 1)[-1]
+        if io.suffix_of(file) and suffix in MODALITIES and modality in (None, suffix):
+            stem = io.stem_of(file).removesuffix(f"_{suffix}")
+            if suffix in groups[stem]:
+                raise CohortError(file, "stands beside a twin of the same name", "Keep one of both")
+            groups[stem][suffix] = file
+    name = _name(path)
+    return Cohort(tuple(_scan(s, i, name, people, masks) for s, i in groups.items()), name)
+
+
+def entities(name: str) -> dict[str, str]:
+    """Parse the `key-value` entities of a BIDS file name, in their order."""
+    return dict(ENTITY.findall(name))
+
+
+def _scan(
+    stem: str,
+    images: dict[str, Path],
+    dataset: str,
+    people: Mapping[str, Mapping[str, str]],
+    masks: Mapping[tuple[str, str], Path],
+) -> Scan:
+    parts = entities(stem)
+    person = people.get(f"sub-{parts['sub']}", {})
+    rest = [f"{key}-{value}" for key, value in parts.items() if key not in ("sub", "ses")]
+    age = person.get("age", "")
+    return Scan(
+        subject=f"sub-{parts['sub']}",
+        session=f"ses-{parts['ses']}" if "ses" in parts else "",
+        run="_".join(rest),
+        images=dict(images),
+        dataset=dataset,
+        brain_mask=masks.get((stem, "brain")),
+        lesion_mask=masks.get((stem, "lesion")),
+        site=person.get("site", ""),
+        age=float(age) if re.fullmatch(r"\d+(\.\d+)?", age) else None,
+        sex=person.get("sex", ""),
+    )
+
+
+def _masks(root: Path) -> dict[tuple[str, str], Path]:
+    """Map (stem of the image, which mask) to the mask's file."""
+    found = {}
+    for folder in (root, *sorted(root.glob("derivatives/*/"))):
+        for file in sorted(folder.glob("sub-*/**/anat/sub-*.nii*")):
+            stem = io.stem_of(file)
+            parts = entities(stem)
+            label = parts.get("label") or parts.get("desc")
+            suffix = stem.rsplit("_", 1)[-1]
+            if suffix in ("mask", "roi") and label in ("brain", "lesion"):
+                image = re.sub(r"_(label|desc|space|res)-[A-Za-z0-9+]+", "", stem)
+                found.setdefault((image.removesuffix(f"_{suffix}"), label), file)
+    return found
+
+
+def _participants(path: Path) -> dict[str, dict[str, str]]:
+    if not path.exists():
+        return {}
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    return {row.get("participant_id", ""): {k: v or "" for k, v in row.items()} for row in rows}
+
+
+def _name(path: Path) -> str:
+    description = path / "dataset_description.json"
+    try:
+        return str(json.loads(description.read_text(encoding="utf-8"))["Name"])
+    except (OSError, ValueError, KeyError):
+        return path.resolve().name

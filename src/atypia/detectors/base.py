@@ -1,0 +1,438 @@
+"""Detector: the base of all methods; it owns everything but learning and scoring.
+
+A method writes a settings class, `_fit` and `_score`. What it learns it assigns to attributes
+whose names end with an underscore: arrays, numbers, and networks (made in `_build`).
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+from pydantic import Field
+
+from atypia import __version__, files
+from atypia.calibration import Calibration, Threshold
+from atypia.cohort.scan import Cohort, Scan
+from atypia.cohort.splits import require_disjoint
+from atypia.errors import AtypiaError, CohortError, NotFittedError, SettingsError
+from atypia.evaluation.histogram import ScoreHistogram
+from atypia.preprocessing import Failure, Plan, Prepared, make_plan, prepare, prepare_all
+from atypia.progress import Progress, silent, track
+from atypia.scoring.components import Lesion, lesions_of, without_small
+from atypia.scoring.reduce import top_mean
+from atypia.scoring.smooth import median_in_brain
+from atypia.settings import Settings
+from atypia.volume import Array, Geometry, Volume
+
+QUANTILES = np.linspace(0, 1, 10_001)
+"""By these a calibration remembers each scan's scores: shares are right to 0.01 percent."""
+
+
+class DetectorSettings(Settings):
+    """What every detector can be told."""
+
+    modality: str | None = None
+    """Which images of a scan; needed only when scans have several."""
+    spacing_mm: float = Field(2.0, ge=0.5, le=16)
+    """Voxel size of the working grid."""
+    align: Literal["affine", "rigid", "none"] = "affine"
+    """Registration to the MNI152 template; none when all scans share one space already."""
+    median_size: int = Field(3, ge=1)
+    """Edge in voxels of the median filter on score maps, the same for every method; 1 for none."""
+    top_share: float = Field(0.01, gt=0, le=1)
+    """Share of the brain's highest scores whose mean is the subject-level score."""
+    seed: int = Field(0, ge=0)
+    """Same seed and scans, same result."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """Prepared healthy scans and where the method may keep its unfinished work.
+
+    Parameters
+    ----------
+    scans
+        On one working grid, in the order of the cohort.
+    grid
+        The working grid.
+    folder
+        For checkpoints and logs; None to keep everything in memory.
+    identity
+        Digest of scans, plan and settings: a checkpoint belongs to one identity.
+    progress
+        Listener.
+    """
+
+    scans: Sequence[Prepared]
+    grid: Geometry
+    folder: Path | None = None
+    identity: str = ""
+    progress: Progress = silent
+
+    def mean(self) -> Array:
+        """Average the scans: the mean healthy brain, float32 `(X, Y, Z)`."""
+        total = np.zeros(self.grid.shape)
+        for scan in self.scans:
+            total += scan.image.data
+        return (total / len(self.scans)).astype(np.float32)
+
+    def common_brain(self) -> Array:
+        """Voxels that belong to the brain in at least half of the scans, `(X, Y, Z)` boolean."""
+        covered = np.zeros(self.grid.shape)
+        for scan in self.scans:
+            covered += scan.brain.data
+        return covered >= len(self.scans) / 2
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """What a method says about one scan, on the working grid.
+
+    Parameters
+    ----------
+    score
+        `(X, Y, Z)`, higher = more abnormal; values outside the brain are ignored.
+    restoration
+        The scan as it would look healthy, normalised intensities.
+    mask
+        The method's own label-free segmentation, if it makes one.
+    details
+        JSON values worth showing, e.g. a threshold curve.
+    """
+
+    score: Array
+    restoration: Array | None = None
+    mask: Array | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a detector found in one scan; every volume is on the scan's own grid.
+
+    Parameters
+    ----------
+    score_map
+        Anomaly score, zero outside the brain.
+    brain
+        Brain mask that was used.
+    score
+        Subject-level score.
+    mask, threshold, p_value, lesions
+        By the calibration; None and empty without one.
+    restoration
+        In the scan's own intensity units, zero outside the brain; None if the method has none.
+    own_mask
+        The method's own label-free segmentation; None if it makes none.
+    details
+        JSON values of the method.
+    """
+
+    scan: Scan
+    score_map: Volume
+    brain: Volume
+    score: float
+    restoration: Volume | None = None
+    own_mask: Volume | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+    mask: Volume | None = None
+    threshold: Threshold | None = None
+    p_value: float | None = None
+    lesions: tuple[Lesion, ...] = ()
+
+
+class Detector(ABC):
+    """Base class of all anomaly detectors.
+
+    Parameters
+    ----------
+    settings
+        An instance of the method's `settings_class`; its defaults when None.
+    """
+
+    method: ClassVar[str]
+    """Name in the registry."""
+    settings_class: ClassVar[type[DetectorSettings]]
+
+    def __init__(self, settings: DetectorSettings | None = None) -> None:
+        self.settings = settings if settings is not None else self.settings_class()
+        if not isinstance(self.settings, self.settings_class):
+            raise SettingsError(
+                self.method,
+                f"settings of type {type(self.settings).__name__}",
+                f"Give {self.settings_class.__name__}",
+            )
+        self.plan: Plan | None = None
+        self.calibration: Calibration | None = None
+        self.trained_on: dict[str, Any] = {}
+
+    # -- what a method writes ---------------------------------------------------------------
+
+    def _build(self) -> None:
+        """Make the networks (attributes ending in `_`) that `_fit` trains and `load` fills."""
+
+    @abstractmethod
+    def _fit(self, training: TrainingSet) -> None:
+        """Learn from healthy scans."""
+
+    @abstractmethod
+    def _score(self, prepared: Prepared) -> Finding:
+        """Score one scan; must not depend on any other scan."""
+
+    # -- what the base owns -----------------------------------------------------------------
+
+    def fit(
+        self,
+        cohort: Cohort,
+        *,
+        folder: Path | None = None,
+        cache: Path | None = None,
+        workers: int | None = 1,
+        progress: Progress = silent,
+    ) -> Self:
+        """Learn what healthy looks like.
+
+        Parameters
+        ----------
+        cohort
+            Healthy scans.
+        folder
+            Where unfinished training is kept and resumed from; None to train in memory.
+        cache
+            Folder of prepared scans that other fits and predictions share.
+        workers
+            Processes that prepare scans; None for one a core.
+        progress
+            Listener.
+
+        Returns
+        -------
+        Detector
+            Itself.
+
+        Raises
+        ------
+        CohortError
+            Empty cohort, a scan labelled abnormal, or scans that cannot be read (all are named).
+        """
+        cohort.require_healthy("training")
+        plan, modality, identity = self._plan_for(cohort)
+        results = prepare_all(
+            cohort, plan, modality, cache=cache, workers=workers, progress=progress
+        )
+        prepared = _all_or_error(list(results), cohort)
+        self.plan = plan
+        self._build()
+        self._fit(TrainingSet(prepared, plan.grid, folder, identity, progress))
+        self.calibration = None
+        self.trained_on = {
+            "cohort": cohort.name,
+            "scans": len(cohort),
+            "modality": modality,
+            "identity": identity,
+            "people": sorted({scan.person for scan in cohort}),
+        }
+        return self
+
+    def predict(
+        self,
+        scan: Scan | Volume | str | Path,
+        *,
+        calibration: Calibration | None = None,
+        cache: Path | None = None,
+    ) -> Prediction:
+        """Find what deviates in one scan.
+
+        Parameters
+        ----------
+        scan
+            A scan, a volume, or the path of an image.
+        calibration
+            Replaces the detector's own.
+        cache
+            Folder of prepared scans.
+
+        Returns
+        -------
+        Prediction
+            With a mask, p-value and lesions if there is a calibration.
+        """
+        scan = Scan.of(scan)
+        plan = self._fitted_plan()
+        modality = scan.modality(self.trained_on["modality"])
+        prepared = prepare(scan, plan, modality, cache)
+        finding = self._score(prepared)
+        score = median_in_brain(finding.score, prepared.brain.data, self.settings.median_size)
+        if not np.isfinite(score).all():
+            raise AtypiaError(
+                f"scan {scan.id}", f"{self.method} gave scores that are not finite", "Report this"
+            )
+        prediction = Prediction(
+            scan=scan,
+            score_map=plan.to_native(prepared.image.with_data(score, "score"), prepared),
+            brain=prepared.native_brain,
+            score=top_mean(score, prepared.brain.data, self.settings.top_share),
+            restoration=_native_restoration(plan, prepared, finding),
+            own_mask=_native_mask(plan, prepared, finding),
+            details=finding.details,
+        )
+        return apply_calibration(prediction, calibration or self.calibration)
+
+    def score_map(self, scan: Scan | Volume | str | Path) -> Volume:
+        """Give the anomaly score of every voxel, on the scan's own grid."""
+        return self.predict(scan).score_map
+
+    def score(self, scan: Scan | Volume | str | Path) -> float:
+        """Give the subject-level anomaly score."""
+        return self.predict(scan).score
+
+    def calibrate(
+        self,
+        healthy: Cohort,
+        *,
+        voxel_fpr: float = 0.005,
+        smallest_mm3: float = 0.0,
+        cache: Path | None = None,
+        progress: Progress = silent,
+    ) -> Calibration:
+        """Learn what healthy scans score; the result is kept and given back.
+
+        Parameters
+        ----------
+        healthy
+            Healthy scans of subjects that were not used for training.
+        voxel_fpr
+            Share of healthy brain voxels that may be flagged.
+        smallest_mm3
+            Flagged components smaller than this are dropped from masks.
+
+        Raises
+        ------
+        LeakageError
+            A subject was used for training.
+        CohortError
+            No scan, or a scan labelled abnormal.
+        """
+        if not len(healthy):
+            raise CohortError(healthy.name, "has no scans", "Give at least one healthy scan")
+        self._fitted_plan()
+        healthy.require_healthy("calibration")
+        require_disjoint(healthy, self.trained_on["people"], "calibration", "training")
+        pooled, quantiles, scores = ScoreHistogram(), [], []
+        for scan in track(healthy.scans, f"calibrate {self.method}", progress):
+            found = self.predict(scan, cache=cache)
+            values = found.score_map.data[found.brain.data]
+            pooled.update(values)
+            quantiles.append(np.quantile(values, QUANTILES))
+            scores.append(found.score)
+        threshold = pooled.quantile(1 - voxel_fpr)
+        self.calibration = Calibration(
+            voxel_threshold=threshold,
+            voxel_fpr=voxel_fpr,
+            subject_scores=tuple(scores),
+            flagged_share=tuple(float((q > threshold).mean()) for q in quantiles),
+            people=tuple(sorted({scan.person for scan in healthy})),
+            cohort=healthy.name,
+            detector=self.digest(),
+            smallest_mm3=smallest_mm3,
+        )
+        return self.calibration
+
+    def but(self, **settings: Any) -> Self:
+        """Copy the fitted detector with other settings for scoring; its calibration is dropped.
+
+        Settings that shape what was learnt (spacing, alignment, modality) cannot be changed.
+        """
+        fixed = {"spacing_mm", "align", "modality"} & set(settings)
+        if fixed:
+            raise SettingsError(self.method, f"{', '.join(sorted(fixed))} is learnt", "Fit again")
+        other = copy.copy(self)
+        other.settings = self.settings.but(**settings)
+        other.calibration = None
+        return other
+
+    def digest(self) -> str:
+        """Sixteen digits that change with what was learnt and how scans are scored."""
+        return files.digest(self.trained_on.get("identity", ""), self.settings.digest())
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model folder; see `atypia.detectors.model_folder`."""
+        from atypia.detectors.model_folder import save_detector
+
+        self._fitted_plan()
+        save_detector(self, Path(folder))
+
+    def identity_of(self, cohort: Cohort) -> str:
+        """Digest of method, settings, plan and scans: the same one means the same fit."""
+        return self._plan_for(cohort)[2]
+
+    def _plan_for(self, cohort: Cohort) -> tuple[Plan, str, str]:
+        if not len(cohort):
+            raise CohortError(cohort.name, "has no scans", "Give at least one healthy scan")
+        modality = cohort[0].modality(self.settings.modality)
+        plan = make_plan(
+            cohort,
+            spacing_mm=self.settings.spacing_mm,
+            align=self.settings.align,
+            modality=modality,
+        )
+        prints = [scan.fingerprint(modality) for scan in cohort]
+        settings = self.settings.digest()
+        return plan, modality, files.digest(
+            __version__, self.method, settings, plan.digest(), *prints
+        )
+
+    def _fitted_plan(self) -> Plan:
+        if self.plan is None or not self.trained_on:
+            raise NotFittedError(self.method, "has not learnt anything yet", "Call fit first")
+        return self.plan
+
+
+def apply_calibration(prediction: Prediction, calibration: Calibration | None) -> Prediction:
+    """Add mask, lesions and p-value to a prediction; the score map stays as it is."""
+    if calibration is None:
+        return prediction
+    score = prediction.score_map
+    flagged = (score.data > calibration.voxel_threshold) & prediction.brain.data
+    mask = without_small(score.with_data(flagged, "mask"), calibration.smallest_mm3)
+    return Prediction(
+        **{
+            **prediction.__dict__,
+            "mask": mask,
+            "threshold": calibration.threshold,
+            "p_value": calibration.p_value(prediction.score),
+            "lesions": lesions_of(mask, score),
+        }
+    )
+
+
+def _all_or_error(results: list[Prepared | Failure], cohort: Cohort) -> list[Prepared]:
+    failures = [r for r in results if isinstance(r, Failure)]
+    if failures:
+        shown = "; ".join(f"{f.error.where}: {f.error.problem}" for f in failures[:5])
+        raise CohortError(
+            cohort.name,
+            f"{len(failures)} of {len(cohort)} scans cannot be used ({shown})",
+            "Mend them or leave them out; prepared scans are kept",
+        )
+    return [r for r in results if isinstance(r, Prepared)]
+
+
+def _native_restoration(plan: Plan, prepared: Prepared, finding: Finding) -> Volume | None:
+    if finding.restoration is None:
+        return None
+    data = plan.restore_intensity(finding.restoration, prepared).astype(np.float32)
+    native = plan.to_native(prepared.image.with_data(data), prepared)
+    return native.with_data(np.where(prepared.native_brain.data, native.data, 0))
+
+
+def _native_mask(plan: Plan, prepared: Prepared, finding: Finding) -> Volume | None:
+    if finding.mask is None:
+        return None
+    return plan.to_native(prepared.image.with_data(finding.mask, "mask"), prepared)

@@ -1,0 +1,185 @@
+"""Model folders: settings and plan as JSON, weights as safetensors; `detector.json` comes last.
+
+::
+
+    MODEL/
+      detector.json          method, versions, settings, numbers, digest of the weights
+      plan.json              preprocessing
+      weights.safetensors    arrays and network weights
+      settings.toml          the settings, to feed back with --config
+      calibration.json       once calibrated
+      baselines/NAME/        the baselines that were fitted on the same scans
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from atypia import __version__, files
+from atypia.calibration import Calibration
+from atypia.detectors.base import Detector
+from atypia.errors import AtypiaError, InputError, ModelError
+from atypia.preprocessing import Plan
+from atypia.registry import detector_class
+from atypia.training.checkpoint import cpu_copy
+
+FORMAT = 1
+"""Grows when a model folder of an older atypia cannot be read any more."""
+
+
+def save_detector(detector: Detector, folder: Path) -> None:
+    """Write a fitted detector; an interrupted write leaves no folder that loads."""
+    tensors, numbers = _learnt(detector)
+    description = folder / "detector.json"
+    with files.replacing(folder / "weights.safetensors") as temporary:
+        save_file(tensors, temporary)
+        weights_digest = _sha256(temporary)
+    files.write_json(folder / "plan.json", detector._fitted_plan().to_json())
+    files.write_text(folder / "settings.toml", detector.settings.to_toml())
+    save_calibration(detector, folder)
+    files.write_json(
+        description,
+        {
+            "format": FORMAT,
+            "atypia": __version__,
+            "torch": torch.__version__,
+            "method": detector.method,
+            "settings": detector.settings.to_json(),
+            "trained_on": detector.trained_on,
+            "numbers": numbers,
+            "weights_sha256": weights_digest,
+        },
+    )
+
+
+def save_calibration(detector: Detector, folder: Path) -> None:
+    """Write the detector's calibration into its model folder; remove it if there is none."""
+    path = folder / "calibration.json"
+    if detector.calibration is not None:
+        detector.calibration.save(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def load_detector(folder: str | Path) -> Detector:
+    """Load a fitted detector from its model folder.
+
+    Raises
+    ------
+    ModelError
+        Not a model folder, unfinished, damaged, or of another version.
+    """
+    folder = Path(folder)
+    description = _description(folder)
+    try:
+        kind = detector_class(description["method"])
+        detector = kind(kind.settings_class.make(description["settings"]))
+        detector.plan = Plan.make(files.read_json(folder / "plan.json"))
+    except (AtypiaError, KeyError) as error:
+        raise ModelError(
+            folder, f"does not fit this version of atypia ({error})", "Fit the model again"
+        ) from error
+    detector.trained_on = description["trained_on"]
+    detector._build()
+    _fill(detector, _weights(folder, description), description["numbers"], folder)
+    if (folder / "calibration.json").exists():
+        calibration = Calibration.load(folder / "calibration.json")
+        if calibration.detector != detector.digest():
+            raise ModelError(
+                folder / "calibration.json", "belongs to another fit", "Run `atypia calibrate` again"
+            )
+        detector.calibration = calibration
+    return detector
+
+
+def load_baselines(folder: str | Path) -> dict[str, Detector]:
+    """Load the baselines that were fitted beside a model: name -> detector."""
+    places = sorted((Path(folder) / "baselines").glob("*/detector.json"))
+    return {place.parent.name: load_detector(place.parent) for place in places}
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    path = folder / "detector.json"
+    if not folder.is_dir():
+        raise ModelError(folder, "is no model folder", "Name the folder that `atypia fit` wrote")
+    if not path.exists():
+        unfinished = (folder / "training").exists()
+        raise ModelError(
+            folder,
+            "holds an unfinished training" if unfinished else "holds no detector.json",
+            "Run the same `atypia fit` again to finish it" if unfinished else "Check the path",
+        )
+    try:
+        description: dict[str, Any] = files.read_json(path)
+    except InputError as error:
+        raise ModelError(path, "is damaged", "Fit the model again") from error
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise ModelError(
+            folder,
+            f"was written by another version of atypia (format {description.get('format')!r}"
+            f", this version reads {FORMAT})"
+            if isinstance(description, dict)
+            else "is damaged",
+            "Fit the model again, or install that version",
+        )
+    return description
+
+
+def _weights(folder: Path, description: dict[str, Any]) -> dict[str, Tensor]:
+    path = folder / "weights.safetensors"
+    try:
+        if _sha256(path) != description["weights_sha256"]:
+            raise ModelError(path, "is damaged or not the one of this model", "Fit it again")
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(path, f"cannot be read ({error})", "Fit the model again") from error
+
+
+def _learnt(detector: Detector) -> tuple[dict[str, Tensor], dict[str, float | None]]:
+    """Collect what was learnt: the attributes whose names end with an underscore."""
+    tensors: dict[str, Tensor] = {}
+    numbers: dict[str, float | None] = {}
+    for name, value in vars(detector).items():
+        if not name.endswith("_") or name.startswith("_"):
+            continue
+        if isinstance(value, nn.Module):
+            tensors |= {f"{name}.{key}": part for key, part in cpu_copy(value).items()}
+        elif isinstance(value, np.ndarray):
+            tensors[name] = torch.from_numpy(np.ascontiguousarray(value))
+        elif value is None or isinstance(value, int | float):
+            numbers[name] = value
+        else:
+            raise TypeError(f"{detector.method}.{name} is a {type(value).__name__}")
+    return tensors, numbers
+
+
+def _fill(
+    detector: Detector, tensors: dict[str, Tensor], numbers: dict[str, Any], folder: Path
+) -> None:
+    for name, value in numbers.items():
+        setattr(detector, name, value)
+    networks = {n: v for n, v in vars(detector).items() if isinstance(v, nn.Module)}
+    for name, network in networks.items():
+        prefix = f"{name}."
+        weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        try:
+            network.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ModelError(folder, f"weights do not fit {name}", "Fit it again") from error
+        network.eval()
+    for key, tensor in tensors.items():
+        if "." not in key:
+            setattr(detector, key, tensor.numpy())
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,257 @@
+"""Evaluation: what every method found in every scan, gathered into rows with their provenance."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from atypia.calibration import Threshold
+from atypia.evaluation.histogram import ScoreHistogram
+from atypia.evaluation.subject import auroc, bootstrap_interval, dice
+from atypia.evaluation.table import Column, Row, markdown
+from atypia.volume import Array
+
+ORACLE = "oracle: the best threshold for these very labels"
+OWN = "the method's own label-free mask"
+
+LESION_COLUMNS = (
+    Column("condition", "condition", "What was planted or labelled."),
+    Column("method", "method", "Baselines are marked with *."),
+    Column("scans", "scans", "Number of scans with that lesion."),
+    Column("ap", "AP", "Voxel-wise average precision in the brain, mean over scans [95 % CI]."),
+    Column("auroc", "AUROC", "Voxel-wise area under the ROC curve in the brain, mean over scans."),
+    Column("dice", "Dice", "At the calibrated threshold, mean over scans [95 % CI]."),
+    Column("own_dice", "own Dice", f"Dice of {OWN}; few methods make one."),
+    Column("oracle_dice", "oracle Dice", f"Upper bound; {ORACLE}, chosen scan by scan."),
+    Column("pooled_ap", "pooled AP", "All voxels of these scans together."),
+    Column("pooled_dice", "pooled Dice", "Same, at the calibrated threshold."),
+    Column("pooled_oracle_dice", "pooled oracle Dice", f"Same; {ORACLE}, one for all scans."),
+)
+SUBJECT_COLUMNS = (
+    Column("condition", "condition", "Abnormal scans, against the healthy ones."),
+    Column("method", "method", "Baselines are marked with *."),
+    Column("scans", "scans", "Number of abnormal scans."),
+    Column("healthy", "healthy", "Number of healthy scans compared with."),
+    Column("auroc", "scan AUROC", "Do abnormal scans score above healthy ones? [95 % CI]"),
+    Column("score", "mean score", "Mean subject-level score of the abnormal scans."),
+    Column("healthy_score", "healthy score", "Mean subject-level score of the healthy scans."),
+)
+HEALTHY_COLUMNS = (
+    Column("method", "method", "Baselines are marked with *."),
+    Column("scans", "scans", "Number of healthy test scans."),
+    Column("flagged", "flagged", "Share of their brain voxels above the calibrated threshold."),
+    Column("asked", "asked for", "The share that the calibration was set to."),
+    Column("threshold", "threshold", "Its value."),
+    Column("provenance", "provenance", "Where the threshold came from."),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class ScanResult:
+    """What one method said about one scan.
+
+    Parameters
+    ----------
+    scan, condition, site
+        Which scan; condition is ``"healthy"``, a lesion's or artefact's name, or ``"unknown"``.
+    method
+        Name in the tables.
+    score
+        Subject-level score.
+    score_map, brain
+        `(X, Y, Z)`.
+    lesion, mask, own_mask
+        `(X, Y, Z)` boolean, None where there is none.
+    threshold, voxel_fpr
+        By which `mask` was made.
+    p_value
+        Of the subject-level score.
+    """
+
+    scan: str
+    condition: str
+    method: str
+    score: float
+    score_map: Array
+    brain: Array
+    lesion: Array | None = None
+    mask: Array | None = None
+    own_mask: Array | None = None
+    threshold: Threshold | None = None
+    voxel_fpr: float | None = None
+    p_value: float | None = None
+    site: str = ""
+
+
+class Evaluation:
+    """Accumulate results scan by scan; memory grows with methods and conditions, not with scans.
+
+    Parameters
+    ----------
+    baselines
+        Names of the methods that are marked as baselines.
+    """
+
+    def __init__(self, baselines: Iterable[str] = ()) -> None:
+        self.baselines = frozenset(baselines)
+        self.scans: list[dict[str, Any]] = []
+        self._pooled: dict[tuple[str, str], ScoreHistogram] = defaultdict(ScoreHistogram)
+
+    def add(self, result: ScanResult) -> dict[str, Any]:
+        """Add one method's result on one scan; give the figures of this scan."""
+        brain = result.brain
+        values = result.score_map[brain]
+        row: dict[str, Any] = {
+            "scan": result.scan,
+            "condition": result.condition,
+            "site": result.site,
+            "method": result.method,
+            "score": result.score,
+            "p_value": result.p_value,
+            "threshold": None if result.threshold is None else result.threshold.value,
+            "provenance": None if result.threshold is None else result.threshold.provenance,
+            "voxel_fpr": result.voxel_fpr,
+            "flagged": None if result.mask is None else float(result.mask[brain].mean()),
+        }
+        if result.lesion is not None and result.lesion[brain].any():
+            truth = result.lesion & brain
+            histogram = ScoreHistogram()
+            histogram.update(values, truth[brain])
+            self._pooled[result.condition, result.method].merge(histogram)
+            ranking = histogram.result()
+            row |= {
+                "lesion_share": float(truth.sum() / brain.sum()),
+                # A lesion may reach out of the brain mask: what was not scored is told.
+                "lesion_outside": float((result.lesion & ~brain).sum() / result.lesion.sum()),
+                "ap": ranking.average_precision,
+                "auroc": ranking.auroc,
+                "oracle_dice": ranking.best_dice,
+                "oracle_threshold": ranking.best_dice_threshold,
+                "dice": None if result.mask is None else dice(result.mask[brain], truth[brain]),
+                "own_dice": None
+                if result.own_mask is None
+                else dice(result.own_mask[brain], truth[brain]),
+            }
+        self.scans.append(row)
+        return row
+
+    def lesion_rows(self) -> list[dict[str, Any]]:
+        """Voxel-wise figures by condition and method."""
+        rows = []
+        for (condition, method), histogram in self._pooled.items():
+            scans = [r for r in self._of(condition, method) if "ap" in r]
+            pooled = histogram.result()
+            threshold = scans[0]["threshold"]
+            calibrated = None if threshold is None else histogram.dice_at(threshold)
+            means = {
+                k: _mean(r[k] for r in scans)
+                for k in ("ap", "auroc", "dice", "own_dice", "oracle_dice")
+            }
+            rows.append(
+                {
+                    "condition": condition,
+                    "method": self._marked(method),
+                    "scans": len(scans),
+                    **means,
+                    "pooled_ap": pooled.average_precision,
+                    "pooled_auroc": pooled.auroc,
+                    "pooled_dice": calibrated,
+                    "pooled_oracle_dice": pooled.best_dice,
+                    "threshold": threshold,
+                    "provenance": scans[0]["provenance"],
+                }
+            )
+        return rows
+
+    def subject_rows(self) -> list[dict[str, Any]]:
+        """Give subject-level figures by condition and method: abnormal against healthy scans."""
+        rows = []
+        for condition in self._conditions():
+            if condition in ("healthy", "unknown"):
+                continue
+            for method in self._methods():
+                abnormal = [r["score"] for r in self._of(condition, method)]
+                healthy = [r["score"] for r in self._of("healthy", method)]
+                if not abnormal:
+                    continue
+                area = auroc(healthy, abnormal)
+                interval = (
+                    None
+                    if area is None
+                    else bootstrap_interval(healthy, abnormal, statistic=auroc, seed=0)
+                )
+                rows.append(
+                    {
+                        "condition": condition,
+                        "method": self._marked(method),
+                        "scans": len(abnormal),
+                        "healthy": len(healthy),
+                        "auroc": {"mean": area, "interval": interval},
+                        "score": float(np.mean(abnormal)),
+                        "healthy_score": float(np.mean(healthy)) if healthy else None,
+                    }
+                )
+        return rows
+
+    def healthy_rows(self) -> list[dict[str, Any]]:
+        """False positives on healthy test scans, with every threshold's provenance."""
+        rows = []
+        for method in self._methods():
+            scans = self._of("healthy", method)
+            known = scans or [r for r in self.scans if r["method"] == method]
+            rows.append(
+                {
+                    "method": self._marked(method),
+                    "scans": len(scans),
+                    "flagged": _mean(r["flagged"] for r in scans),
+                    "asked": known[0]["voxel_fpr"],
+                    "threshold": known[0]["threshold"],
+                    "provenance": known[0]["provenance"] or "no calibration",
+                }
+            )
+        return rows
+
+    def to_json(self) -> dict[str, Any]:
+        """Give everything as plain JSON values."""
+        return {
+            "baselines": sorted(self.baselines),
+            "lesions": self.lesion_rows(),
+            "subjects": self.subject_rows(),
+            "healthy": self.healthy_rows(),
+            "scans": self.scans,
+        }
+
+    def _of(self, condition: str, method: str) -> list[dict[str, Any]]:
+        return [r for r in self.scans if (r["condition"], r["method"]) == (condition, method)]
+
+    def _conditions(self) -> list[str]:
+        return list(dict.fromkeys(row["condition"] for row in self.scans))
+
+    def _methods(self) -> list[str]:
+        return list(dict.fromkeys(row["method"] for row in self.scans))
+
+    def _marked(self, method: str) -> str:
+        return f"{method} *" if method in self.baselines else method
+
+
+def tables(evaluation: dict[str, Any]) -> str:
+    """Give the tables of an evaluation (as JSON values) in Markdown, each with its heading."""
+    parts: list[tuple[str, Sequence[Row], Sequence[Column]]] = [
+        ("Lesions, voxel by voxel", evaluation["lesions"], LESION_COLUMNS),
+        ("Scans, abnormal against healthy", evaluation["subjects"], SUBJECT_COLUMNS),
+        ("Healthy test scans and thresholds", evaluation["healthy"], HEALTHY_COLUMNS),
+    ]
+    shown = [f"{title}\n\n{markdown(rows, columns)}" for title, rows, columns in parts if rows]
+    shown.append("* baseline. Oracle Dice is an upper bound that no user can reach without labels.")
+    return "\n\n".join(shown)
+
+
+def _mean(values: Iterable[float | None]) -> dict[str, Any]:
+    there = [value for value in values if value is not None]
+    if not there:
+        return {"mean": None, "interval": None}
+    return {"mean": float(np.mean(there)), "interval": bootstrap_interval(there, seed=0)}

@@ -1,0 +1,44 @@
+"""Numpy `.npy` and `.npz` files; `.npz` carries its affine, `.npy` needs it as an option."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from atypia.errors import InputError
+from atypia.volume import Kind, Volume
+
+
+def read(path: Path, kind: Kind = "image", affine: ArrayLike | None = None) -> Volume:
+    """Read `.npy`, or from `.npz` the array `data` and, when there, `affine`."""
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            data, stored = loaded, None
+        else:
+            with loaded:
+                data = loaded["data"]
+                stored = loaded["affine"] if "affine" in loaded else None
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            path,
+            f"is not a readable numpy file ({reason})",
+            "Save it with numpy.save, or numpy.savez with the arrays 'data' and 'affine'",
+        ) from error
+    if affine is not None and stored is not None:
+        raise InputError(path, "has its own affine", "Leave the affine option out")
+    matrix = stored if affine is None else affine
+    return Volume(data, np.eye(4) if matrix is None else np.asarray(matrix), kind, str(path))
+
+
+def write(volume: Volume, path: Path) -> None:
+    """Write `.npz` with `data` and `affine`, or `.npy` with the voxels alone."""
+    with path.open("wb") as file:
+        if path.suffix == ".npz":
+            np.savez_compressed(file, data=volume.data, affine=volume.affine)
+        else:
+            np.save(file, volume.data, allow_pickle=False)

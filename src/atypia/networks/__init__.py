@@ -1,0 +1,1 @@
+"""Network architectures; tensors are `(B, C, X, Y, Z)`."""

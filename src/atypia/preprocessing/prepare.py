@@ -1,0 +1,119 @@
+"""Preparing scans by a plan, in parallel, with a cache on disk that resumes and memory-maps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from atypia import files
+from atypia.cohort.scan import Cohort, Scan
+from atypia.errors import AtypiaError
+from atypia.parallel import map_in_processes
+from atypia.preprocessing.plan import Plan, Prepared
+from atypia.progress import Progress, silent
+from atypia.volume import Volume
+
+CACHE_FORMAT = "1"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A scan that could not be used, and the error that says why."""
+
+    scan: Scan
+    error: AtypiaError
+
+
+def prepare(
+    scan: Scan, plan: Plan, modality: str | None = None, cache: Path | None = None
+) -> Prepared:
+    """Prepare one scan, or take it from the cache.
+
+    Parameters
+    ----------
+    scan
+        Its image of `modality` and its brain mask are read.
+    plan
+        What to do.
+    cache
+        Folder of prepared scans, keyed by the plan and the scan's fingerprint.
+    """
+    if cache is None:
+        return plan.apply(scan.image(modality), scan.brain())
+    key = files.digest(CACHE_FORMAT, plan.digest(), scan.fingerprint(modality))
+    folder = Path(cache) / key
+    if not (folder / "prepared.json").exists():
+        prepared = plan.apply(scan.image(modality), scan.brain())
+        _store(prepared, folder)
+    return _load(folder)
+
+
+def prepare_all(
+    cohort: Cohort,
+    plan: Plan,
+    modality: str | None = None,
+    *,
+    cache: Path | None = None,
+    workers: int | None = 1,
+    progress: Progress = silent,
+) -> Iterator[Prepared | Failure]:
+    """Prepare every scan of a cohort, in order, going on past bad ones.
+
+    Parameters
+    ----------
+    workers
+        Number of processes; None for one a core.
+
+    Returns
+    -------
+    iterator of Prepared or Failure
+        One a scan, in the order of the cohort.
+    """
+    jobs = [(scan, plan, modality, cache) for scan in cohort]
+    return map_in_processes(_attempt, jobs, workers, "prepare", progress)
+
+
+def _attempt(job: tuple[Scan, Plan, str | None, Path | None]) -> Prepared | Failure:
+    try:
+        return prepare(*job)
+    except AtypiaError as error:
+        return Failure(job[0], error)
+
+
+def _store(prepared: Prepared, folder: Path) -> None:
+    with files.replacing(folder) as temporary:
+        temporary.mkdir()
+        np.save(temporary / "image.npy", prepared.image.data)
+        np.save(temporary / "brain.npy", prepared.brain.data)
+        np.save(temporary / "native_brain.npy", np.packbits(prepared.native_brain.data))
+        record = {
+            "grid": prepared.image.geometry.to_json(),
+            "native": prepared.native_brain.geometry.to_json(),
+            "native_space": prepared.native_brain.space,
+            "source": prepared.image.source,
+            "parameters": list(prepared.parameters),
+        }
+        files.write_json(temporary / "prepared.json", record)
+
+
+def _load(folder: Path) -> Prepared:
+    record: dict[str, Any] = files.read_json(folder / "prepared.json")
+    affine, source = np.array(record["grid"]["affine"]), record["source"]
+    shape = tuple(record["native"]["shape"])
+    bits = np.unpackbits(np.load(folder / "native_brain.npy"), count=int(np.prod(shape)))
+    return Prepared(
+        Volume(np.load(folder / "image.npy", mmap_mode="r"), affine, "image", source),
+        Volume(np.load(folder / "brain.npy"), affine, "mask", source),
+        Volume(
+            bits.reshape(shape).view(bool),
+            np.array(record["native"]["affine"]),
+            "mask",
+            source,
+            record["native_space"],
+        ),
+        tuple(record["parameters"]),
+    )

@@ -1,0 +1,81 @@
+"""The table of detectors; a new method is one file and one line here."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from atypia.errors import unknown_name
+
+if TYPE_CHECKING:
+    from atypia.detectors.base import Detector
+
+
+@dataclass(frozen=True)
+class Method:
+    """One line of the table.
+
+    Parameters
+    ----------
+    place
+        ``"module:Class"``; imported only when the method is used.
+    summary
+        What it does, in one line.
+    aliases
+        Other names, e.g. the paper's acronym.
+    baseline
+        Fitted and shown beside every other method.
+    """
+
+    place: str
+    summary: str
+    aliases: tuple[str, ...] = ()
+    baseline: bool = False
+
+
+METHODS: dict[str, Method] = {
+    "intensity": Method(
+        "atypia.detectors.intensity:Intensity",
+        "Histogram-equalised hyper- or hypo-intensity (Meissen et al. 2021)",
+        baseline=True,
+    ),
+    "zscore": Method(
+        "atypia.detectors.zscore:ZScore",
+        "Voxel-wise deviation from the mean of aligned healthy brains",
+        aliases=("z-score", "normative"),
+        baseline=True,
+    ),
+    "prior_residual": Method(
+        "atypia.detectors.prior_residual:PriorResidual",
+        "Coarse deviation from the mean healthy brain: mask refinement without its network",
+        baseline=True,
+    ),
+    "mask_refinement": Method(
+        "atypia.detectors.mask_refinement:MaskRefinement",
+        "Iterative spatial mask refinement with high-frequency guidance (IterMask3D)",
+        aliases=("itermask3d", "itermask"),
+    ),
+}
+
+
+def method_named(name: str) -> str:
+    """Give the registered name for a name or alias, in any case.
+
+    Raises
+    ------
+    SettingsError
+        Unknown.
+    """
+    wanted = name.lower()
+    for method, line in METHODS.items():
+        if wanted == method or wanted in line.aliases:
+            return method
+    raise unknown_name("method", name, METHODS)
+
+
+def detector_class(name: str) -> type[Detector]:
+    """Import and give the detector class of a method."""
+    module, class_name = METHODS[method_named(name)].place.split(":")
+    found: type[Detector] = getattr(importlib.import_module(module), class_name)
+    return found

@@ -1,0 +1,1 @@
+"""Cohort work: fitting with baselines, predicting many scans, evaluating; resumable, reported."""

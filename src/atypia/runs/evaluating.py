@@ -1,0 +1,164 @@
+"""Evaluating detectors, or the results of an earlier run, on a labelled cohort."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from atypia import files
+from atypia.cohort.scan import Cohort, Scan
+from atypia.cohort.splits import require_disjoint
+from atypia.detectors.base import Detector, Prediction
+from atypia.detectors.model_folder import load_baselines
+from atypia.errors import AtypiaError, CohortError
+from atypia.evaluation.evaluation import Evaluation, ScanResult
+from atypia.preprocessing import Failure
+from atypia.progress import Progress, silent, track
+from atypia.registry import METHODS
+from atypia.runs.predicting import finished_scans, read_prediction
+
+Predictor = Callable[[Scan], Prediction]
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationRun:
+    """An evaluation, and the scans that could not be evaluated."""
+
+    evaluation: Evaluation
+    failures: tuple[Failure, ...]
+
+
+def evaluate_detectors(
+    detectors: Mapping[str, Detector],
+    cohort: Cohort,
+    *,
+    cache: Path | None = None,
+    progress: Progress = silent,
+) -> EvaluationRun:
+    """Predict every scan with every detector and compare with the labels.
+
+    Parameters
+    ----------
+    detectors
+        Name in the tables -> fitted detector.
+    cohort
+        Lesion masks where known; scans with `condition` healthy are the controls.
+    cache
+        Folder of prepared scans; a temporary one by default, so that detectors share the work.
+
+    Raises
+    ------
+    LeakageError
+        A subject was used for training or calibration.
+    """
+    _refuse_leakage(detectors, cohort)
+    with tempfile.TemporaryDirectory(prefix="atypia-") as temporary:
+        predictors = _predictors(detectors, cache or Path(temporary))
+        return _evaluate(predictors, _rates(detectors), cohort, progress)
+
+
+def evaluate_output(
+    output: str | Path,
+    cohort: Cohort,
+    *,
+    cache: Path | None = None,
+    progress: Progress = silent,
+) -> EvaluationRun:
+    """Compare the results of `predict_cohort` with the labels of the same cohort.
+
+    The baselines that were fitted beside the model are predicted anew, if the model's folder is
+    still where it was.
+
+    Raises
+    ------
+    CohortError
+        `output` holds no results, or none of this cohort's scans.
+    LeakageError
+        A subject was used for training or calibration.
+    """
+    output = Path(output)
+    run = files.read_json(output / "run.json")
+    there = {description["id"]: place for place, description in finished_scans(output)}
+    common = [i for i, scan in enumerate(cohort) if scan.id in there]
+    if not common:
+        raise CohortError(output, f"holds none of the scans of {cohort.name}", "Check both paths")
+    chosen = cohort.take(common)
+    baselines = load_baselines(run["model"]) if run["model"] else {}
+    _refuse_leakage(baselines, chosen)
+    rate = None if run["calibration"] is None else run["calibration"]["voxel_fpr"]
+    with tempfile.TemporaryDirectory(prefix="atypia-") as temporary:
+        return _evaluate(
+            {run["method"]: lambda scan: read_prediction(there[scan.id], scan)}
+            | _predictors(baselines, cache or Path(temporary)),
+            {run["method"]: rate} | _rates(baselines),
+            chosen,
+            progress,
+        )
+
+
+def condition_of(scan: Scan, has_lesion: bool) -> str:
+    """Name the condition by which a scan is grouped."""
+    return scan.condition or ("lesion" if has_lesion else "unknown")
+
+
+def _refuse_leakage(detectors: Mapping[str, Detector], cohort: Cohort) -> None:
+    for name, detector in detectors.items():
+        require_disjoint(cohort, detector.trained_on["people"], "test", f"training {name}")
+        if detector.calibration is not None:
+            people = detector.calibration.people
+            require_disjoint(cohort, people, "test", f"calibrating {name}")
+
+
+def _predictors(detectors: Mapping[str, Detector], cache: Path) -> dict[str, Predictor]:
+    return {name: partial(detector.predict, cache=cache) for name, detector in detectors.items()}
+
+
+def _rates(detectors: Mapping[str, Detector]) -> dict[str, float | None]:
+    return {
+        name: None if d.calibration is None else d.calibration.voxel_fpr
+        for name, d in detectors.items()
+    }
+
+
+def _evaluate(
+    predictors: Mapping[str, Predictor],
+    rates: Mapping[str, float | None],
+    cohort: Cohort,
+    progress: Progress,
+) -> EvaluationRun:
+    evaluation = Evaluation(name for name in predictors if name in METHODS and METHODS[name].baseline)
+    failures = []
+    for scan in track(cohort.scans, "evaluate", progress):
+        try:
+            results = [_result(name, scan, p(scan), rates[name]) for name, p in predictors.items()]
+        except AtypiaError as error:
+            failures.append(Failure(scan, error))
+            continue
+        # Only now: a scan that failed under one method counts under none.
+        for result in results:
+            evaluation.add(result)
+    return EvaluationRun(evaluation, tuple(failures))
+
+
+def _result(name: str, scan: Scan, found: Prediction, rate: float | None) -> ScanResult:
+    lesion = scan.lesion()
+    if lesion is not None:
+        found.score_map.require_same_grid(lesion)
+    return ScanResult(
+        scan=scan.id,
+        condition=condition_of(scan, lesion is not None and bool(lesion.data.any())),
+        method=name,
+        score=found.score,
+        score_map=found.score_map.data,
+        brain=found.brain.data,
+        lesion=None if lesion is None else lesion.data,
+        mask=None if found.mask is None else found.mask.data,
+        own_mask=None if found.own_mask is None else found.own_mask.data,
+        threshold=found.threshold,
+        voxel_fpr=rate,
+        p_value=found.p_value,
+        site=scan.site or scan.dataset,
+    )

@@ -1,0 +1,149 @@
+"""Fitting a method together with the baselines it will be compared with."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from atypia import files
+from atypia.cohort.scan import Cohort
+from atypia.detectors.base import Detector, DetectorSettings
+from atypia.detectors.model_folder import (
+    load_baselines,
+    load_detector,
+    save_calibration,
+    save_detector,
+)
+from atypia.errors import ModelError, OutputError
+from atypia.progress import Progress, silent
+from atypia.registry import METHODS, detector_class, method_named
+
+UNFINISHED = "training"
+
+
+def fit_model(
+    method: str,
+    settings: DetectorSettings,
+    cohort: Cohort,
+    folder: str | Path,
+    *,
+    cache: Path | None = None,
+    workers: int | None = None,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> Detector:
+    """Fit a method and all baselines on the same scans and write one model folder.
+
+    A run that was killed goes on from its last checkpoint when it is started again in the same
+    way; a run that is complete is given back as it is.
+
+    Parameters
+    ----------
+    method
+        Name or alias from the registry.
+    settings
+        Of that method.
+    folder
+        The model folder.
+    cache
+        Folder of prepared scans; by default one inside the model folder, removed at the end.
+    overwrite
+        Replace a finished model of other settings or scans.
+
+    Raises
+    ------
+    OutputError
+        `folder` holds another model, or something that is no model.
+    """
+    folder = Path(folder)
+    detector = detector_class(method)(settings)
+    if not overwrite and (finished := _finished(detector, cohort, folder)):
+        return finished
+    _require_usable(folder, overwrite)
+    unfinished = folder / UNFINISHED
+    detector.fit(
+        cohort,
+        folder=unfinished,
+        cache=cache or unfinished / "prepared",
+        workers=workers,
+        progress=progress,
+    )
+    if not _is_first_process():
+        return detector  # the first process of a distributed run writes
+    for name in baselines_of(method):
+        kind = detector_class(name)
+        shared = {k: getattr(settings, k) for k in DetectorSettings.model_fields}
+        baseline = kind(kind.settings_class.make(shared))
+        baseline.fit(cohort, cache=cache or unfinished / "prepared", progress=progress)
+        save_detector(baseline, folder / "baselines" / name)
+    save_detector(detector, folder)
+    log = unfinished / "training.jsonl"
+    if log.exists():
+        files.write_text(folder / "training.jsonl", log.read_text(encoding="utf-8"))
+    shutil.rmtree(unfinished, ignore_errors=True)
+    return detector
+
+
+def _finished(detector: Detector, cohort: Cohort, folder: Path) -> Detector | None:
+    """Give the model in a folder if it is the finished one of this very run, else None."""
+    if not (folder / "detector.json").exists():
+        return None
+    try:
+        there = load_detector(folder)
+    except ModelError:
+        return None
+    return there if there.trained_on["identity"] == detector.identity_of(cohort) else None
+
+
+def calibrate_model(
+    folder: str | Path,
+    healthy: Cohort,
+    *,
+    voxel_fpr: float,
+    smallest_mm3: float,
+    cache: Path | None = None,
+    progress: Progress = silent,
+) -> Detector:
+    """Calibrate a model and its baselines on the same healthy scans, and store the result."""
+    folder = Path(folder)
+    detector = load_detector(folder)
+    everyone = {folder: detector} | {
+        folder / "baselines" / name: baseline for name, baseline in load_baselines(folder).items()
+    }
+    # All are calibrated before the first is stored: an error leaves the old calibrations.
+    for one in everyone.values():
+        one.calibrate(
+            healthy, voxel_fpr=voxel_fpr, smallest_mm3=smallest_mm3, cache=cache, progress=progress
+        )
+    for place, one in everyone.items():
+        save_calibration(one, place)
+    return detector
+
+
+def baselines_of(method: str) -> list[str]:
+    """Name the baselines that stand beside a method."""
+    return [n for n, line in METHODS.items() if line.baseline and n != method_named(method)]
+
+
+def _require_usable(folder: Path, overwrite: bool) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise OutputError(folder, "is a file", "Name a folder for the model")
+    ours = {"detector.json", UNFINISHED}
+    there = {p.name for p in folder.iterdir()}
+    if "detector.json" in there and not overwrite:
+        raise OutputError(
+            folder,
+            "holds a finished model of another run",
+            "Choose another folder, or add --overwrite",
+        )
+    if there and not there & ours:
+        raise OutputError(folder, "holds files that are no model", "Choose another folder")
+
+
+def _is_first_process() -> bool:
+    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+    rank = next((os.environ[name] for name in names if name in os.environ), "0")
+    return rank == "0"

@@ -1,0 +1,1 @@
+"""From images to scores: filters, smoothing, reduction to one number, connected components."""

@@ -1,0 +1,47 @@
+"""The high-frequency image: what is left of a scan without its coarse intensities.
+
+Source: the frequency masking of IterMask2 and IterMask3D (arXiv 2406.02422, 2504.04911). Their
+cutoff is 15 index units on a 192 mm cube, a wavelength of 12.8 mm; here the cutoff is that
+physical wavelength, so that it means the same on every grid.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+REFERENCE_WAVELENGTH_MM = 192 / 15
+
+
+def high_pass(image: Tensor, spacing_mm: tuple[float, float, float], wavelength_mm: float) -> Tensor:
+    """Remove all waves that are longer than `wavelength_mm` (hard edge in k-space).
+
+    Parameters
+    ----------
+    image
+        `(..., X, Y, Z)`, float32.
+    spacing_mm
+        Voxel size along X, Y, Z.
+    wavelength_mm
+        Longest wavelength that is kept.
+
+    Returns
+    -------
+    torch.Tensor
+        Same shape, float32; its mean is zero.
+    """
+    shape = image.shape[-3:]
+    spectrum = torch.fft.rfftn(image.float(), dim=(-3, -2, -1))
+    keep = _radius(shape, spacing_mm, image.device) >= 1.0 / wavelength_mm
+    return torch.fft.irfftn(spectrum * keep, s=shape, dim=(-3, -2, -1))
+
+
+def _radius(
+    shape: torch.Size, spacing_mm: tuple[float, float, float], device: torch.device
+) -> Tensor:
+    """Distance to the centre of k-space in cycles per mm, on the half grid of a real transform."""
+    x = torch.fft.fftfreq(shape[0], spacing_mm[0], device=device)
+    y = torch.fft.fftfreq(shape[1], spacing_mm[1], device=device)
+    z = torch.fft.rfftfreq(shape[2], spacing_mm[2], device=device)
+    squares: Tensor = x[:, None, None] ** 2 + y[None, :, None] ** 2 + z[None, None, :] ** 2
+    return squares.sqrt()

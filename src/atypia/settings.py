@@ -1,0 +1,122 @@
+"""Settings: frozen, typed, refusing unknown keys, round-tripping through JSON and TOML."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import pydantic
+
+from atypia import files
+from atypia.errors import InputError, SettingsError, unknown_name
+
+
+class Settings(pydantic.BaseModel):
+    """Base of every settings class.
+
+    A subclass declares its fields with defaults and, in `presets`, named sets of values that
+    differ from them. Precedence: defaults < preset < file < flags.
+    """
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    @classmethod
+    def make(cls, values: Mapping[str, Any] | None = None, preset: str | None = None) -> Self:
+        """Build settings from a preset and the values that override it.
+
+        Parameters
+        ----------
+        values
+            Field values, nested settings as mappings.
+        preset
+            A name from `presets`; None or ``"default"`` for the plain defaults.
+
+        Raises
+        ------
+        SettingsError
+            The preset or a key is unknown, or a value does not fit its type or bounds.
+        """
+        base: Mapping[str, Any] = {}
+        if preset not in (None, "default"):
+            if preset not in cls.presets:
+                raise unknown_name("preset", str(preset), ["default", *cls.presets])
+            base = cls.presets[preset]
+        try:
+            return cls.model_validate(merge(base, values or {}))
+        except pydantic.ValidationError as error:
+            raise settings_error(cls.__name__, error) from error
+
+    @classmethod
+    def tiny(cls) -> Self:
+        """Give the preset for tests: the real thing at a size that takes a second or two."""
+        return cls.make(preset="tiny" if "tiny" in cls.presets else None)
+
+    def but(self, **values: Any) -> Self:
+        """Copy with some fields changed and checked again."""
+        return type(self).make(merge(self.model_dump(), values))
+
+    def explicit(self) -> dict[str, Any]:
+        """Give only the values that were set on purpose, as opposed to defaults."""
+        return self.model_dump(exclude_unset=True)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the settings as plain JSON values."""
+        return dict(self.model_dump(mode="json"))
+
+    def to_toml(self) -> str:
+        """Give the settings as TOML; None is left out, because TOML has no word for it."""
+        import tomli_w
+
+        return tomli_w.dumps(_without_none(self.to_json()))
+
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits that change when any value changes."""
+        return files.digest(json.dumps(self.to_json(), sort_keys=True))
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Read a TOML file of settings.
+
+    Raises
+    ------
+    InputError
+        The file is missing or is not TOML.
+    """
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(path, "cannot be read", "Check the path of the settings file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(path, f"is not TOML ({error})", "Mend the settings file") from error
+
+
+def settings_error(name: str, error: pydantic.ValidationError) -> SettingsError:
+    """Say in one line what pydantic found, with the nearest known key for an unknown one."""
+    problems = []
+    for item in error.errors():
+        field = ".".join(str(part) for part in item["loc"]) or name
+        problems.append(f"{field}: {item['msg'].removeprefix('Value error, ')}")
+    return SettingsError(name, "; ".join(problems), "Correct these settings")
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay `over` on `base`, nested mappings key by key."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        nested = isinstance(old, Mapping) and isinstance(value, Mapping)
+        merged[key] = merge(old, value) if nested else value  # type: ignore[arg-type]
+    return merged
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_none(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list):
+        return [_without_none(v) for v in value]
+    return value

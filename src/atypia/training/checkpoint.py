@@ -1,0 +1,138 @@
+"""Checkpoints of training: one safetensors file with weights, optimiser, best weights and counts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from atypia import files
+from atypia.errors import ModelError, OutputError
+
+
+class Checkpoint:
+    """The state of a training run, in memory and (with a folder) on disk.
+
+    Parameters
+    ----------
+    folder
+        Where `checkpoint.safetensors` lives; None keeps the state in memory only.
+    identity
+        Digest of what defines the run.
+    network, optimizer
+        What is saved and restored.
+    """
+
+    def __init__(self, folder: Path | None, identity: str, network: nn.Module, optimizer: Any):
+        self.folder = folder
+        self.identity = identity
+        self.network = network
+        self.optimizer = optimizer
+        self.step = 0
+        self.best_step = 0
+        self.best_loss: float | None = None
+        self.latest: float | None = None
+        self.rounds_without_gain = 0
+        self.best: dict[str, Tensor] | None = None
+
+    @property
+    def path(self) -> Path | None:
+        """The file, None in memory."""
+        return None if self.folder is None else Path(self.folder) / "checkpoint.safetensors"
+
+    def judge(self, loss: float) -> None:
+        """Note a validation loss; keep the weights if they are the best so far."""
+        self.latest = loss
+        if self.best_loss is None or loss < self.best_loss:
+            self.best_loss, self.best_step, self.rounds_without_gain = loss, self.step, 0
+            self.best = {k: v.detach().cpu().clone() for k, v in self._weights().items()}
+        else:
+            self.rounds_without_gain += 1
+
+    def exhausted(self, patience: int) -> bool:
+        """Tell whether the last `patience` validations brought nothing."""
+        return patience > 0 and self.rounds_without_gain >= patience
+
+    def restore_best(self) -> None:
+        """Put the best weights back into the network."""
+        if self.best is not None:
+            self.network.load_state_dict(self.best)
+
+    def save(self) -> None:
+        """Write the file atomically."""
+        if self.path is None:
+            return
+        tensors = {f"network.{k}": v for k, v in self._weights().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{k}": v for k, v in state.items()}
+        tensors |= {f"best.{k}": v for k, v in (self.best or {}).items()}
+        counts = {
+            "identity": self.identity,
+            "step": self.step,
+            "best_step": self.best_step,
+            "best_loss": self.best_loss,
+            "latest": self.latest,
+            "rounds_without_gain": self.rounds_without_gain,
+        }
+        copies = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+        with files.replacing(self.path) as temporary:
+            save_file(copies, temporary, metadata={"training": json.dumps(counts)})
+
+    def load(self) -> None:
+        """Go on from the file, if there is one.
+
+        Raises
+        ------
+        OutputError
+            It belongs to another run.
+        ModelError
+            It is damaged.
+        """
+        if self.path is None or not self.path.exists():
+            return
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                counts = json.loads(file.metadata()["training"])
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
+            raise ModelError(
+                self.path, f"is damaged ({error})", "Delete it to train from the start"
+            ) from error
+        if counts["identity"] != self.identity:
+            raise OutputError(
+                self.path,
+                "belongs to an unfinished run with other settings, scans or version",
+                "Choose another output, or delete this folder to start anew",
+            )
+        self.step, self.best_step = counts["step"], counts["best_step"]
+        self.best_loss, self.latest = counts["best_loss"], counts["latest"]
+        self.rounds_without_gain = counts["rounds_without_gain"]
+        self.network.load_state_dict(_part(tensors, "network."))
+        self.best = _part(tensors, "best.") or None
+        self._load_optimizer(_part(tensors, "optimizer."))
+
+    def _weights(self) -> dict[str, Tensor]:
+        return dict(self.network.state_dict())
+
+    def _load_optimizer(self, tensors: dict[str, Tensor]) -> None:
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            index, name = key.split(".", 1)
+            state.setdefault(int(index), {})[name] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def cpu_copy(network: nn.Module) -> dict[str, Tensor]:
+    """Copy all weights of a network to the CPU, contiguous."""
+    with torch.no_grad():
+        return {k: v.detach().cpu().contiguous().clone() for k, v in network.state_dict().items()}

@@ -1,0 +1,235 @@
+"""The training loop: devices and precision by Fabric, exact resume, early stopping, logs.
+
+Every random number of step *k* comes from a generator seeded with (seed, k, rank), and the order
+of the scans in epoch *e* from (seed, e). A run that was killed and started again therefore sees
+exactly what an unbroken run would have seen.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from atypia.errors import AtypiaError
+from atypia.progress import Progress, silent
+from atypia.settings import Settings
+from atypia.training.checkpoint import Checkpoint
+from atypia.training.log import TrainingLog
+
+Loss = Callable[[nn.Module, Sequence[int], torch.Generator], Tensor]
+"""Network, positions of the scans in this batch, generator on the network's device -> scalar."""
+
+Validation = Callable[[nn.Module], float]
+"""Network in evaluation mode -> a loss, lower is better."""
+
+
+class TrainingSettings(Settings):
+    """How a network is trained, whatever the method."""
+
+    steps: int = Field(2000, ge=1)
+    """Optimiser steps."""
+    batch_size: int = Field(2, ge=1)
+    """Scans a step, on each device."""
+    learning_rate: float = Field(1e-3, gt=0)
+    schedule: Literal["constant", "cosine", "drop"] = "cosine"
+    """Cosine to a hundredth; or a drop to a tenth after `drop_at` of the steps."""
+    drop_at: float = Field(0.6, gt=0, le=1)
+    """Share of the steps after which the learning rate drops (schedule "drop")."""
+    warmup_steps: int = Field(20, ge=0)
+    """Steps over which the learning rate rises from zero."""
+    weight_decay: float = Field(0.0, ge=0)
+    clip_norm: float = Field(1.0, ge=0)
+    """Largest norm of the gradient; 0 for no limit."""
+    validate_every: int = Field(200, ge=1)
+    """Steps between two validations; the weights with the best one are kept."""
+    patience: int = Field(0, ge=0)
+    """Validations without improvement after which training stops; 0 for never."""
+    checkpoint_every: int = Field(100, ge=1)
+    """Steps between two checkpoints, from which a killed run resumes."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    devices: int = Field(1, ge=1)
+    """How many devices train together (distributed data parallel)."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    tensorboard: bool = False
+    """Also write TensorBoard event files beside the log."""
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """What happened: steps done, the best validation loss and its step, wall seconds."""
+
+    steps: int
+    best_step: int
+    best_loss: float | None
+    seconds: float
+    stopped_early: bool
+
+
+def train(
+    network: nn.Module,
+    loss: Loss,
+    count: int,
+    settings: TrainingSettings,
+    *,
+    seed: int,
+    validation: Validation | None = None,
+    folder: Path | None = None,
+    identity: str = "",
+    progress: Progress = silent,
+) -> TrainingReport:
+    """Train a network in place; it ends with the weights of the best validation.
+
+    Parameters
+    ----------
+    network
+        Trained in place, left in evaluation mode on the CPU.
+    loss
+        Computes the loss of one batch.
+    count
+        Number of training scans.
+    validation
+        Computes the validation loss; without it the last weights are kept.
+    folder
+        For checkpoint and logs; without it nothing is written and nothing resumes.
+    identity
+        Digest of whatever defines the run: a checkpoint of another run is refused.
+
+    Raises
+    ------
+    OutputError
+        `folder` holds the checkpoint of another run.
+    AtypiaError
+        The loss is not finite any more.
+    """
+    fabric = _fabric(settings)
+    started = time.monotonic()
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    trained, optimizer = fabric.setup(network, optimizer)
+    state = Checkpoint(folder if fabric.is_global_zero else None, identity, network, optimizer)
+    state = _agreed_start(fabric, state, folder, identity, network, optimizer)
+    log = TrainingLog(folder if fabric.is_global_zero else None, state.step, settings.tensorboard)
+    with log:
+        for step in range(state.step, settings.steps):
+            if state.exhausted(settings.patience):
+                break
+            rate = _learning_rate(settings, step)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            value = _step(fabric, trained, optimizer, loss, count, settings, seed, step)
+            state.step = step + 1
+            last = state.step == settings.steps
+            due = last or state.step % settings.validate_every == 0
+            if validation and due:
+                trained.eval()
+                with torch.no_grad():
+                    state.judge(validation(network))
+            log.record(state.step, loss=value, learning_rate=rate, validation=state.latest)
+            if last or state.step % settings.checkpoint_every == 0 or (validation and due):
+                state.save()
+            progress("train", state.step, settings.steps, f"loss {value:.4f}")
+    early = state.exhausted(settings.patience) and state.step < settings.steps
+    progress("train", settings.steps, settings.steps, "stopped early" if early else "")
+    state.restore_best()
+    network.cpu().eval()
+    return TrainingReport(
+        state.step, state.best_step, state.best_loss, time.monotonic() - started, early
+    )
+
+
+def seeded(*parts: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """Make a generator whose stream depends on all the parts."""
+    seed = int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
+    return torch.Generator(device).manual_seed(seed)
+
+
+def batch_of(count: int, size: int, step: int, seed: int, rank: int = 0, ranks: int = 1) -> list[int]:
+    """Give the scans of one step: every scan once an epoch, in a fresh order each epoch."""
+    first = (step * ranks + rank) * size
+    chosen = []
+    for position in range(first, first + size):
+        epoch, place = divmod(position, count)
+        order = np.random.default_rng([seed, epoch]).permutation(count)
+        chosen.append(int(order[place]))
+    return chosen
+
+
+def _fabric(settings: TrainingSettings) -> Any:
+    from lightning_fabric import Fabric
+
+    fabric = Fabric(
+        accelerator=settings.device,
+        devices=settings.devices,
+        strategy="ddp" if settings.devices > 1 else "auto",
+        precision=settings.precision,
+    )
+    fabric.launch()
+    return fabric
+
+
+def _agreed_start(
+    fabric: Any,
+    state: Checkpoint,
+    folder: Path | None,
+    identity: str,
+    network: nn.Module,
+    optimizer: Any,
+) -> Checkpoint:
+    """Load the checkpoint on every rank; only the first one writes."""
+    if fabric.world_size > 1 and folder is not None and not fabric.is_global_zero:
+        state = Checkpoint(folder, identity, network, optimizer)
+        state.load()
+        state.folder = None
+    else:
+        state.load()
+    fabric.barrier()
+    return state
+
+
+def _step(
+    fabric: Any,
+    network: nn.Module,
+    optimizer: Any,
+    loss: Loss,
+    count: int,
+    settings: TrainingSettings,
+    seed: int,
+    step: int,
+) -> float:
+    rank, ranks = fabric.global_rank, fabric.world_size
+    generator = seeded(seed, step, rank, device=fabric.device)
+    torch.manual_seed(generator.initial_seed())  # for layers that draw by themselves
+    network.train()
+    value = loss(network, batch_of(count, settings.batch_size, step, seed, rank, ranks), generator)
+    if not torch.isfinite(value):
+        raise AtypiaError(
+            f"training step {step + 1}",
+            "the loss is not finite",
+            "Lower --training.learning-rate or use --training.precision 32-true",
+        )
+    optimizer.zero_grad()
+    fabric.backward(value)
+    if settings.clip_norm:
+        fabric.clip_gradients(network, optimizer, max_norm=settings.clip_norm)
+    optimizer.step()
+    return float(value.detach())
+
+
+def _learning_rate(settings: TrainingSettings, step: int) -> float:
+    rate = settings.learning_rate * min(1.0, (step + 1) / max(1, settings.warmup_steps))
+    share = step / settings.steps
+    if settings.schedule == "cosine":
+        return float(rate * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * share))))
+    if settings.schedule == "drop" and share >= settings.drop_at:
+        return rate * 0.1
+    return rate
