@@ -36,11 +36,13 @@ def resample(volume: Volume, target: Geometry, outside: float = 0.0) -> Volume:
 
     source = volume.data.astype(np.float32)
     matrix = np.linalg.inv(volume.affine) @ target.affine
-    source = _without_aliases(source, matrix)
+    # A voxel reaches half its size beyond its centre: without this rim a single slice would
+    # vanish between two planes of the target.
+    source = np.pad(_without_aliases(source, matrix), 1, mode="edge")
     data = ndimage.affine_transform(
         source,
         matrix[:3, :3],
-        matrix[:3, 3],
+        matrix[:3, 3] + 1,
         output_shape=target.shape,
         output=np.float32,
         order=1,

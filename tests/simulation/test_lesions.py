@@ -42,7 +42,7 @@ def test_the_mask_lies_in_the_brain_and_has_the_drawn_volume(
 def test_a_tiny_lesion_on_a_coarse_grid_is_not_lost(name: str) -> None:
     anatomy = render_anatomy(sample_anatomy(np.random.default_rng(3)), 6.0)
     parameters = replace(sample_lesion(np.random.default_rng(0), name), volume_ml=0.001)
-    assert render_lesion(anatomy, parameters).mask.any()
+    assert 1 <= render_lesion(anatomy, parameters).mask.sum() <= 3
 
 
 @pytest.mark.parametrize("name", LESIONS)
@@ -91,7 +91,6 @@ def test_oedema_prefers_white_matter(anatomy: Anatomy) -> None:
         lesion = render_lesion(anatomy, parameters)
         oedema = lesion.mask & (lesion.components[1][0] < 0.3)
         shares.append(anatomy.white[oedema].mean())
-    print(shares)
     assert min(shares) > 0.6
 
 

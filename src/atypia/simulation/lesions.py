@@ -196,7 +196,7 @@ def _tumour(anatomy: Anatomy, parameters: LesionParameters) -> Shares:
     core, core_depth = _cut(core_height, core_ml, parameters.softness_mm, anatomy)
     # Oedema spreads along white matter and stops at cortex and fluid.
     wide = 2 * np.float32(parameters.roughness_mm) * smooth_noise(rng, 14.0, anatomy.geometry)
-    barrier = 0 * anatomy.gray * (1 - 0.6 * anatomy.deep) + 40 * anatomy.csf
+    barrier = 18 * anatomy.gray * (1 - 0.6 * anatomy.deep) + 40 * anatomy.csf
     barrier += 2 * _beyond_midline(anatomy, parameters)
     spread = np.where(core >= 0.5, 1e3 + core_depth, wide - 0.8 * distance - barrier)
     oedema, _ = _cut(spread, parameters.volume_ml, 1.5 * parameters.softness_mm, anatomy)
