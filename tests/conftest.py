@@ -5,7 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# Times vary too much on shared machines for a limit on single examples.
+hypothesis.settings.register_profile("atypia", deadline=None, max_examples=50)
+hypothesis.settings.load_profile("atypia")
 
 # Two test processes with two threads each would only get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,17 +46,23 @@ def _replace(temporary: Path, path: Path) -> None:
     if temporary.is_dir() and path.is_dir():
         old = path.with_name(f".{secrets.token_hex(4)}.old.{path.name}")
         path.rename(old)
-        temporary.rename(path)
+        try:
+            temporary.rename(path)
+        except OSError:
+            old.rename(path)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     elif temporary.exists():
-        os.replace(temporary, path)
+        temporary.replace(path)
 
 
 def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        # Nothing is there, or nothing can be there because a parent is a file.
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.unlink()
 
 
 def write_text(path: str | Path, text: str) -> None:

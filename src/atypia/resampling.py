@@ -37,8 +37,9 @@ def resample(volume: Volume, target: Geometry, outside: float = 0.0) -> Volume:
     source = volume.data.astype(np.float32)
     matrix = np.linalg.inv(volume.affine) @ target.affine
     # A voxel reaches half its size beyond its centre: without this rim a single slice would
-    # vanish between two planes of the target.
-    source = np.pad(_without_aliases(source, matrix), 1, mode="edge")
+    # vanish between two planes of the target. A mask's rim is empty, so that it ends half way.
+    source = _without_aliases(source, matrix)
+    source = np.pad(source, 1, mode="constant" if volume.kind == "mask" else "edge")
     data = ndimage.affine_transform(
         source,
         matrix[:3, :3],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import tomllib
 from collections.abc import Mapping
@@ -49,7 +50,7 @@ class Settings(pydantic.BaseModel):
         try:
             return cls.model_validate(merge(base, values or {}))
         except pydantic.ValidationError as error:
-            raise settings_error(cls.__name__, error) from error
+            raise settings_error(cls.__name__, error, cls) from error
 
     @classmethod
     def tiny(cls) -> Self:
@@ -95,13 +96,39 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         raise InputError(path, f"is not TOML ({error})", "Mend the settings file") from error
 
 
-def settings_error(name: str, error: pydantic.ValidationError) -> SettingsError:
-    """Say in one line what pydantic found, with the nearest known key for an unknown one."""
+def settings_error(
+    name: str, error: pydantic.ValidationError, model: type[pydantic.BaseModel] | None = None
+) -> SettingsError:
+    """Say in one line what pydantic found.
+
+    Parameters
+    ----------
+    name
+        What the settings are called in the message.
+    error
+        What pydantic raised.
+    model
+        The class of the settings, for the nearest known key when one is unknown.
+    """
     problems = []
     for item in error.errors():
         field = ".".join(str(part) for part in item["loc"]) or name
-        problems.append(f"{field}: {item['msg'].removeprefix('Value error, ')}")
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = f"unknown{_nearest(item['loc'], model)}"
+        problems.append(f"{field}: {message}")
     return SettingsError(name, "; ".join(problems), "Correct these settings")
+
+
+def _nearest(place: tuple[int | str, ...], model: type[pydantic.BaseModel] | None) -> str:
+    """Ask whether the nearest known key was meant; empty when none is near."""
+    known: Any = model
+    for part in place[:-1]:
+        field = getattr(known, "model_fields", {}).get(part)
+        known = field.annotation if field else None
+    names = getattr(known, "model_fields", {})
+    close = difflib.get_close_matches(str(place[-1]), names, n=1, cutoff=0.5)
+    return f", did you mean {close[0]!r}?" if close else ""
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

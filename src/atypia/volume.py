@@ -178,7 +178,10 @@ def _checked_data(data: Array, kind: Kind, source: str) -> Array:
 
 
 def _checked_affine(affine: ArrayLike, source: str) -> NDArray[np.float64]:
-    matrix = np.array(affine, dtype=np.float64)
+    try:
+        matrix = np.array(affine, dtype=np.float64)
+    except (TypeError, ValueError):
+        matrix = np.empty(0)
     if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
         raise InputError(source, "has no finite 4x4 affine", "Mend the header's geometry")
     if abs(np.linalg.det(matrix[:3, :3])) < 1e-9:

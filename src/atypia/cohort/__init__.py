@@ -61,11 +61,14 @@ def open_cohort(
         raise InputError(path, "no such file or folder", "Check the path of the cohort")
     modality = modality_named(modality) if modality else None
     if layout is None and path.is_file() and io.suffix_of(path):
-        scan = Scan(io.stem_of(path), {modality or "image": path}, dataset=path.parent.name)
+        dataset = path.resolve().parent.name
+        scan = Scan(io.stem_of(path), {modality or "image": path}, dataset=dataset)
         return Cohort((scan,), path.name)
     layout = layout or _recognised(path)
     if layout not in LAYOUTS:
         raise unknown_name("layout", layout, LAYOUTS)
+    if layout != "manifest" and not path.is_dir():
+        raise CohortError(path, f"is no folder, as layout {layout} needs", "Name the folder")
     module, function = LAYOUTS[layout].split(":")
     cohort: Cohort = getattr(importlib.import_module(module), function)(path, modality)
     if not len(cohort):

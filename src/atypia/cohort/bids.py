@@ -13,7 +13,7 @@ from atypia import io
 from atypia.cohort.scan import MODALITIES, Cohort, Scan
 from atypia.errors import CohortError
 
-ENTITY = re.compile(r"(?:^|_)([a-z]+)-([A-Za-z0-9+]+)")
+ENTITY = re.compile(r"(?:^|_)([a-z]+)-([^_]+)")
 
 
 def read_bids(path: Path, modality: str | None = None) -> Cohort:
@@ -38,6 +38,8 @@ def read_bids(path: Path, modality: str | None = None) -> Cohort:
         suffix = io.stem_of(file).rsplit("_", 1)[-1]
         if io.suffix_of(file) and suffix in MODALITIES and modality in (None, suffix):
             stem = io.stem_of(file).removesuffix(f"_{suffix}")
+            if "sub" not in entities(stem):
+                raise CohortError(file, "names no subject", "Rename it to sub-NAME_...")
             if suffix in groups[stem]:
                 raise CohortError(file, "stands beside a twin of the same name", "Keep one of both")
             groups[stem][suffix] = file
@@ -85,7 +87,7 @@ def _masks(root: Path) -> dict[tuple[str, str], Path]:
             label = parts.get("label") or parts.get("desc")
             suffix = stem.rsplit("_", 1)[-1]
             if suffix in ("mask", "roi") and label in ("brain", "lesion"):
-                image = re.sub(r"_(label|desc|space|res)-[A-Za-z0-9+]+", "", stem)
+                image = re.sub(r"_(label|desc|space|res)-[^_]+", "", stem)
                 found.setdefault((image.removesuffix(f"_{suffix}"), label), file)
     return found
 
@@ -93,8 +95,11 @@ def _masks(root: Path) -> dict[tuple[str, str], Path]:
 def _participants(path: Path) -> dict[str, dict[str, str]]:
     if not path.exists():
         return {}
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="\t"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise CohortError(path, f"cannot be read ({error})", "Save it as UTF-8 text") from error
     return {row.get("participant_id", ""): {k: v or "" for k, v in row.items()} for row in rows}
 
 

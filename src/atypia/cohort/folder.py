@@ -6,6 +6,7 @@ from pathlib import Path
 
 from atypia import io
 from atypia.cohort.scan import MODALITIES, Cohort, Scan
+from atypia.errors import CohortError
 
 BRAIN_ENDINGS = ("_brain_mask", "_brainmask", "_brain-mask")
 LESION_ENDINGS = ("_lesion_mask", "_lesion", "_seg", "_label", "_roi", "_mask")
@@ -25,7 +26,13 @@ def read_folder(path: Path, modality: str | None = None) -> Cohort:
     modality
         What images with no modality in their name show; keep only this one otherwise.
     """
-    stems = {io.stem_of(f): f for f in sorted(path.iterdir()) if f.is_file() and io.suffix_of(f)}
+    stems: dict[str, Path] = {}
+    for file in sorted(path.iterdir()):
+        # Hidden files are leftovers of other programs, e.g. the "._NAME" of macOS.
+        if io.suffix_of(file) and file.is_file() and not file.name.startswith("."):
+            if io.stem_of(file) in stems:
+                raise CohortError(file, "stands beside a twin of the same name", "Keep one of both")
+            stems[io.stem_of(file)] = file
     spelling = {s: name for name, all_of in MODALITIES.items() for s in all_of}
     brains, lesions, images = {}, {}, {}
     for stem, file in stems.items():
@@ -42,7 +49,9 @@ def read_folder(path: Path, modality: str | None = None) -> Cohort:
         name = subject if shows else stem
         shows = shows or modality or "image"
         if modality in (None, shows):
-            scans.setdefault(name, {})[shows] = file
+            if shows in scans.setdefault(name, {}):
+                raise CohortError(file, f"is a second {shows} of {name}", "Keep one of both")
+            scans[name][shows] = file
     return Cohort(
         tuple(
             Scan(

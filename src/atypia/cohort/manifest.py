@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io as text_io
+import math
 from pathlib import Path
 
 from atypia import files, io
@@ -11,6 +12,9 @@ from atypia.cohort.scan import METADATA, MODALITIES, Cohort, Scan
 from atypia.errors import CohortError
 
 MASKS = ("brain_mask", "lesion_mask")
+
+ABSENT = ("", "n/a", "na", "nan", "none")
+"""How tables say that an age is not known, in lower case."""
 
 
 def read_manifest(path: Path, modality: str | None = None) -> Cohort:
@@ -29,7 +33,8 @@ def read_manifest(path: Path, modality: str | None = None) -> Cohort:
         Keep only scans that have it.
     """
     if path.is_dir():
-        path = next(p for p in (path / "manifest.tsv", path / "manifest.csv") if p.exists())
+        places = [path / "manifest.tsv", path / "manifest.csv"]
+        path = next((p for p in places if p.exists()), places[0])
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -74,6 +79,8 @@ def _columns(path: Path, names: list[str]) -> dict[str, str]:
     for name in names:
         key = (name or "").strip().lower()
         meaning = known.get(key) or spelling.get(key) or ("image" if key == "image" else None)
+        if meaning in columns.values():
+            raise CohortError(path, f"has two columns for {meaning}", "Keep one of both")
         if meaning:
             columns[name] = meaning
     if "subject" not in columns.values():
@@ -91,9 +98,13 @@ def _scan(row: dict[str, str | None], columns: dict[str, str], path: Path, line:
         raise CohortError(f"{path}, line {line}", "has no subject", "Fill the cell")
     age = values.get("age", "")
     try:
-        years = float(age) if age not in ("", "n/a", "None") else None
-    except ValueError as error:
-        raise CohortError(f"{path}, line {line}", f"age {age!r}", "Give years") from error
+        years = None if age.lower() in ABSENT else float(age)
+    except ValueError:
+        years = math.nan
+    if years is not None and not 0 <= years < math.inf:
+        raise CohortError(
+            f"{path}, line {line}", f"age {age!r} is no number of years", "Give years or n/a"
+        )
     images = {
         meaning: path.parent / text
         for meaning, text in values.items()

@@ -237,4 +237,5 @@ def _fingerprint(source: Source) -> str:
     if isinstance(source, Path):
         return str(source)
     volume = source if isinstance(source, Volume) else source()
-    return files.digest(volume.data.tobytes(), volume.affine.tobytes(), str(volume.data.dtype))
+    voxels = f"{volume.data.dtype} {volume.shape}"
+    return files.digest(volume.data.tobytes(), volume.affine.tobytes(), voxels)

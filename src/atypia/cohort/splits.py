@@ -30,7 +30,7 @@ def split(cohort: Cohort, shares: Mapping[str, float], seed: int = 0) -> dict[st
         Part -> cohort, every scan with its `split` filled.
     """
     total = sum(shares.values())
-    if not shares or min(shares.values()) <= 0 or abs(total - 1) > 1e-6:
+    if not shares or min(shares.values()) <= 0 or not abs(total - 1) <= 1e-6:
         raise SettingsError("split", f"shares {dict(shares)}", "Give positive shares that sum to 1")
     people = sorted({scan.person for scan in cohort})
     if len(people) < len(shares):

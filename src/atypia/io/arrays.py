@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +12,22 @@ from numpy.typing import ArrayLike
 from atypia.errors import InputError
 from atypia.volume import Kind, Volume
 
+UNREADABLE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
+
 
 def read(path: Path, kind: Kind = "image", affine: ArrayLike | None = None) -> Volume:
     """Read `.npy`, or from `.npz` the array `data` and, when there, `affine`."""
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            data, stored = loaded, None
-        else:
-            with loaded:
-                data = loaded["data"]
-                stored = loaded["affine"] if "affine" in loaded else None
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        # numpy leaves a file open that it opened itself and could not read.
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                data, stored = loaded, None
+            else:
+                with loaded:
+                    data = loaded["data"]
+                    stored = loaded.get("affine")
+    except UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             path,
@@ -38,7 +43,7 @@ def read(path: Path, kind: Kind = "image", affine: ArrayLike | None = None) -> V
 def write(volume: Volume, path: Path) -> None:
     """Write `.npz` with `data` and `affine`, or `.npy` with the voxels alone."""
     with path.open("wb") as file:
-        if path.suffix == ".npz":
+        if path.suffix.lower() == ".npz":
             np.savez_compressed(file, data=volume.data, affine=volume.affine)
         else:
             np.save(file, volume.data, allow_pickle=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import zlib
 from pathlib import Path
 
@@ -9,12 +10,21 @@ import nibabel
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 from numpy.typing import ArrayLike
 
 from atypia.errors import InputError
 from atypia.volume import Array, Kind, Volume
 
-UNREADABLE = (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError)
+UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    zlib.error,
+    ImageFileError,
+    HeaderDataError,
+    WrapStructError,
+)
 
 
 def read(path: Path, kind: Kind = "image", affine: ArrayLike | None = None) -> Volume:
@@ -22,7 +32,7 @@ def read(path: Path, kind: Kind = "image", affine: ArrayLike | None = None) -> V
     if affine is not None:
         raise InputError(path, "has its own affine", "Leave the affine option out")
     try:
-        image = nibabel.load(path)
+        image = _loaded(path)
         data = _stored(image)
     except UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -55,9 +65,18 @@ def write(volume: Volume, path: Path) -> None:
     nibabel.save(image, path)
 
 
+def _loaded(path: Path) -> nibabel.Nifti1Image:
+    if path.suffix.lower() != ".gz":
+        return nibabel.load(path)
+    # nibabel stops at the last voxel and so never sees the checksum that ends a gzip file.
+    with gzip.open(path) as file:
+        content = file.read()
+    nifti2 = b"n+2" in content[4:8]
+    return (nibabel.Nifti2Image if nifti2 else nibabel.Nifti1Image).from_bytes(content)
+
+
 def _stored(image: nibabel.Nifti1Image) -> Array:
-    slope, intercept = image.header.get_slope_inter()
-    data = np.asanyarray(image.dataobj)
-    if slope not in (None, 1.0) or intercept not in (None, 0.0):
-        return data.astype(np.float32)
-    return data
+    # The header of a loaded image has forgotten its scaling; the proxy applies it.
+    proxy = image.dataobj
+    data = np.asanyarray(proxy)
+    return data if (proxy.slope, proxy.inter) == (1, 0) else data.astype(np.float32)

@@ -1,0 +1,147 @@
+"""Results: what a results folder holds, read so that one damaged file costs one scan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from atypia import files
+from atypia.errors import AtypiaError, InputError
+
+REQUIRED = frozenset(
+    "id condition image lesion_mask brain_ml score p_value threshold mask_ml lesions details".split()
+)
+"""What `scan.json` must tell to be shown."""
+
+LAST = ("healthy", "unknown")
+"""Conditions that are listed after all others: what was looked for comes first."""
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One scan of a run.
+
+    Parameters
+    ----------
+    id, condition
+        Which scan; condition is ``"unknown"`` when nobody told.
+    place
+        Folder of its volumes.
+    description
+        Its `scan.json`; empty when the scan failed.
+    evaluated
+        The run's own row of the evaluation; empty without one.
+    problem
+        Why there is nothing to show.
+    """
+
+    id: str
+    condition: str
+    place: Path
+    description: Mapping[str, Any]
+    evaluated: Mapping[str, Any]
+    problem: str | None = None
+
+    @property
+    def score(self) -> float:
+        """Subject-level score."""
+        return float(self.description["score"])
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """A results folder.
+
+    Parameters
+    ----------
+    folder
+        Where it is.
+    run
+        Its `run.json`.
+    evaluation
+        Its `evaluation.json`, None when there is none that can be read.
+    done
+        Scans with results, grouped by condition, the highest score of each first.
+    failed
+        Scans without results.
+    notes
+        Other files that could not be read, and why.
+    """
+
+    folder: Path
+    run: Mapping[str, Any]
+    evaluation: Mapping[str, Any] | None
+    done: tuple[Entry, ...]
+    failed: tuple[Entry, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def conditions(self) -> dict[str, tuple[Entry, ...]]:
+        """The scans with results by condition, in the order of the page."""
+        names = dict.fromkeys(entry.condition for entry in self.done)
+        return {name: tuple(e for e in self.done if e.condition == name) for name in names}
+
+
+def read_results(folder: Path) -> Results:
+    """Read a results folder.
+
+    Raises
+    ------
+    InputError
+        It has no `run.json`.
+    """
+    if not (folder / "run.json").is_file():
+        raise InputError(folder, "holds no run.json", "Run `atypia predict` into it first")
+    run = files.read_json(folder / "run.json")
+    if not isinstance(run, dict) or not {"method", "items", "calibration"} <= run.keys():
+        raise InputError(
+            folder / "run.json", "was not written by this version", "Run `atypia predict` again"
+        )
+    evaluation, notes = _evaluation(folder / "evaluation.json")
+    rows = {
+        row["scan"]: row
+        for row in (evaluation or {"scans": ()})["scans"]
+        if row["method"] == run["method"]
+    }
+    entries = [_entry(folder, item, rows.get(item["id"], {})) for item in run["items"]]
+    done = [entry for entry in entries if entry.problem is None]
+    order = {name: i for i, name in enumerate(dict.fromkeys(e.condition for e in done))}
+    order |= {name: len(order) + i for i, name in enumerate(LAST) if name in order}
+    done.sort(key=lambda entry: (order[entry.condition], -entry.score, entry.id))
+    failed = tuple(entry for entry in entries if entry.problem is not None)
+    return Results(folder, run, evaluation, tuple(done), failed, notes)
+
+
+def _evaluation(path: Path) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+    if not path.exists():
+        return None, ()
+    try:
+        evaluation = files.read_json(path)
+    except InputError as error:
+        return None, (str(error),)
+    if not isinstance(evaluation, dict) or not {"lesions", "subjects", "healthy", "scans"} <= (
+        evaluation.keys()
+    ):
+        return None, (f"{path}: was not written by this version. Run `atypia evaluate` again.",)
+    return evaluation, ()
+
+
+def _entry(folder: Path, item: Mapping[str, Any], evaluated: Mapping[str, Any]) -> Entry:
+    # Read one by one and not through `finished_scans`: a damaged scan.json must not hide the
+    # scans after it, and a folder may hold scans of an earlier run that run.json does not list.
+    name = str(item["id"])
+    place = folder / "scans" / name
+    problem = str(item.get("error", "failed")) if item["status"] != "done" else None
+    description: dict[str, Any] = {}
+    if problem is None:
+        try:
+            description = files.read_json(place / "scan.json")
+            missing = REQUIRED - description.keys()
+            if missing:
+                problem = f"scan.json lacks {', '.join(sorted(missing))}"
+        except (AtypiaError, AttributeError) as error:
+            problem = str(error)
+    condition = evaluated.get("condition") or description.get("condition") or "unknown"
+    return Entry(name, str(condition), place, description, evaluated, problem)

@@ -1,0 +1,138 @@
+"""The loop: exact resume, early stopping with the best weights, refusals, and what it logs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from atypia.errors import AtypiaError, MissingDependencyError, ModelError, OutputError
+from atypia.training import TrainingSettings, train
+from atypia.training.log import read_log
+from atypia.training.loop import batch_of
+
+DATA = torch.randn(10, 6, generator=torch.Generator().manual_seed(1))
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.2), nn.Linear(8, 6))
+
+
+def loss(net: nn.Module, batch, rng: torch.Generator) -> torch.Tensor:
+    x = DATA[list(batch)]
+    noise = torch.randn(x.shape, generator=rng)
+    return (net(x + 0.1 * noise) - x).square().mean()
+
+
+def settings(**values) -> TrainingSettings:
+    base = {"steps": 24, "batch_size": 3, "validate_every": 6, "checkpoint_every": 4, "device": "cpu"}
+    return TrainingSettings.make({**base, **values})
+
+
+def validation(net: nn.Module) -> float:
+    return float((net(DATA) - DATA).square().mean().detach())
+
+
+def weights(net: nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in net.parameters()])
+
+
+@pytest.mark.parametrize("stop_at", [1, 7, 12, 23])
+def test_interrupted_and_resumed_equals_unbroken(tmp_path: Path, stop_at: int) -> None:
+    unbroken = network()
+    train(unbroken, loss, 10, settings(), seed=3, validation=validation, folder=tmp_path / "a")
+
+    def interrupt(task: str, done: int, total: int, note: str = "") -> None:
+        if done == stop_at:
+            raise KeyboardInterrupt
+
+    options = {"seed": 3, "validation": validation, "folder": tmp_path / "b"}
+    with pytest.raises(KeyboardInterrupt):
+        train(network(), loss, 10, settings(), progress=interrupt, **options)
+    resumed = network()
+    train(resumed, loss, 10, settings(), **options)
+    assert torch.equal(weights(resumed), weights(unbroken))
+    logs = [read_log(tmp_path / name / "training.jsonl") for name in "ab"]
+    assert logs[0] == logs[1]
+    assert [line["step"] for line in logs[0]] == list(range(1, 25))
+
+
+def test_early_stopping_restores_the_best_weights() -> None:
+    losses = iter([3.0, 1.0, 2.0, 2.5, 0.0])
+    seen: list[torch.Tensor] = []
+
+    def scripted(net: nn.Module) -> float:
+        seen.append(weights(net).clone())
+        return next(losses)
+
+    net = network()
+    report = train(net, loss, 10, settings(steps=36, patience=2), seed=0, validation=scripted)
+    assert report.stopped_early
+    assert (report.steps, report.best_step, report.best_loss) == (24, 12, 1.0)
+    assert torch.equal(weights(net), seen[1])
+    assert not torch.equal(weights(net), seen[-1])
+
+
+def test_without_validation_the_last_weights_stay_and_loss_falls() -> None:
+    net = network()
+    before = validation(net.eval())
+    report = train(net, loss, 10, settings(steps=150, learning_rate=1e-2), seed=0)
+    assert report.best_loss is None
+    assert validation(net) < 0.8 * before
+    assert not net.training
+
+
+def test_a_checkpoint_of_another_run_is_refused_and_kept(tmp_path: Path) -> None:
+    train(network(), loss, 10, settings(), seed=0, folder=tmp_path, identity="one")
+    before = (tmp_path / "checkpoint.safetensors").read_bytes()
+    with pytest.raises(OutputError, match="another|other settings"):
+        train(network(), loss, 10, settings(), seed=0, folder=tmp_path, identity="two")
+    assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    train(network(), loss, 10, settings(), seed=0, folder=tmp_path)
+    path = tmp_path / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ModelError, match=r"checkpoint\.safetensors"):
+        train(network(), loss, 10, settings(), seed=0, folder=tmp_path)
+
+
+def test_a_loss_that_explodes_stops_with_a_remedy() -> None:
+    def exploding(net: nn.Module, batch, rng) -> torch.Tensor:
+        return loss(net, batch, rng) * float("inf")
+
+    with pytest.raises(AtypiaError, match="learning-rate"):
+        train(network(), exploding, 10, settings(), seed=0)
+
+
+def test_every_scan_once_an_epoch_in_fresh_order() -> None:
+    steps = [batch_of(7, 1, step, seed=5) for step in range(21)]
+    epochs = [[b[0] for b in steps[start : start + 7]] for start in (0, 7, 14)]
+    assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
+    assert epochs[0] != epochs[1]
+    assert epochs[1] != epochs[2]
+
+
+def test_ranks_see_different_scans() -> None:
+    both = [batch_of(8, 2, 0, seed=0, rank=rank, ranks=2) for rank in (0, 1)]
+    assert len(set(both[0]) | set(both[1])) == 4
+
+
+def test_bf16_trains(tmp_path: Path) -> None:
+    net = network()
+    before = validation(net.eval())
+    train(net, loss, 10, settings(precision="bf16-mixed", steps=100, learning_rate=1e-2), seed=0)
+    assert validation(net) < before
+    assert weights(net).dtype == torch.float32
+
+
+def test_tensorboard_absent_says_what_to_install(tmp_path: Path, monkeypatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(MissingDependencyError, match=r"atypia\[tensorboard\]"):
+        train(network(), loss, 10, settings(tensorboard=True), seed=0, folder=tmp_path)
