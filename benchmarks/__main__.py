@@ -19,6 +19,7 @@ from benchmarks import timing
 BENCHMARKS = {
     "imports": "benchmarks.imports",
     "metrics": "benchmarks.metrics",
+    "real_t1": "benchmarks.real_t1",
     "simulation": "benchmarks.simulation",
 }
 """Name -> module with `run(quick) -> (rows, figures)`; its docstring's first line describes it."""

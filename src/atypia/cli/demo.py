@@ -26,7 +26,7 @@ LESIONS = ("tumour", "stroke", "white_matter_lesions", "cavity")
 ARTEFACTS = ("ghosting", "motion", "spike", "zipper")
 
 SCALES = {
-    "full": {"train": 40, "calibration": 12, "healthy": 6, "lesions": 4, "artefacts": 2},
+    "full": {"train": 32, "calibration": 10, "healthy": 5, "lesions": 3, "artefacts": 2},
     "tiny": {"train": 6, "calibration": 3, "healthy": 2, "lesions": 1, "artefacts": 1},
 }
 """How many scans of each kind; `tiny` shows that everything runs, and nothing more."""
@@ -56,7 +56,7 @@ def demo(
         train, calibration, test = _cohorts(output, seed, scale, workers, progress)
         cache = output / "prepared"
         kind = detector_class(METHOD)
-        values = {"spacing_mm": 3.0, "percent_step": 4.0, "seed": seed}
+        values = {"spacing_mm": 3.0, "percent_step": 5.0, "seed": seed}
         values["training"] = {
             "steps": 10 if tiny else 300,
             "batch_size": 1,

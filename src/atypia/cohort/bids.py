@@ -107,5 +107,5 @@ def _name(path: Path) -> str:
     description = path / "dataset_description.json"
     try:
         return str(json.loads(description.read_text(encoding="utf-8"))["Name"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return path.resolve().name

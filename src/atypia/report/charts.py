@@ -10,8 +10,9 @@ import numpy as np
 from markupsafe import Markup, escape
 from matplotlib.ticker import MaxNLocator
 
-LABELS, WIDTH = 168, 580
-"""Room for row names, and the width of a chart with rows."""
+LABELS, WIDTH = 164, 490
+LONGEST = 25
+"""Room for row names, the width of a chart with rows, and the letters that fit the room."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,11 @@ def strip(rows: Mapping[str, Sequence[Dot]], reference: Sequence[float], unit: s
     for number, (name, dots) in enumerate(shown.items()):
         middle = top + step * (number + 0.5)
         kind = "reference" if name == "calibration" else "plain" if name == "healthy" else "main"
-        parts.append(_text(LABELS - 10, middle + 4, f"{_plain(name)} ({len(dots)})", "end", "row"))
+        parts.append(
+            _text(
+                LABELS - 10, middle + 4, f"{_plain(name, LONGEST - 4)} ({len(dots)})", "end", "row"
+            )
+        )
         for i, dot in enumerate(dots):
             # Spread by order, not by chance: the same page comes out every time.
             y = middle + step * 0.3 * (2 * ((i * 0.618) % 1) - 1)
@@ -175,8 +180,9 @@ def _line(x: Any, y: Any, across: _Scale, up: _Scale, kind: str) -> str:
     return f'<polyline class="{kind}" points="{points}"/>'
 
 
-def _plain(name: str) -> str:
-    return name.replace("_", " ")
+def _plain(name: str, longest: int = LONGEST) -> str:
+    plain = name.replace("_", " ")
+    return plain if len(plain) <= longest else plain[: longest - 1] + "…"
 
 
 def _text(x: float, y: float, text: str, anchor: str, kind: str) -> str:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from atypia import files
 from atypia.errors import InputError
-from atypia.report.pictures import ScoreScale, letters, painters_of
+from atypia.report.pictures import FOUND, TRUE, ScoreScale, letters, painters_of
 from atypia.report.results import Entry, read_results
 from atypia.report.slices import VIEWS, ScanVolumes, focus_of, read_volumes
 
-PAPER, INK, QUIET = "#0d1117", "#f0f3f6", "#9aa4b0"
+PAPER, INK, QUIET = "#000000", "#f0f3f6", "#9aa4b0"
 
 
 def write_montage(results: Path, output: Path, count: int = 4) -> Path:
@@ -57,37 +61,53 @@ def write_montage(results: Path, output: Path, count: int = 4) -> Path:
 
 
 def _figure(rows: list[ScanVolumes], names: list[str], scale: ScoreScale) -> Figure:
-    painters = [painters_of(volumes, focus_of(volumes), scale) for volumes in rows]
+    # The calibrated mask is what all methods have in common; a second one would only clutter.
+    shown = [replace(volumes, own_mask=None) for volumes in rows]
+    painters = [painters_of(volumes, focus_of(volumes), scale) for volumes in shown]
     titles = {key: title for row in painters for key, (title, _) in row.items()}
-    titles["mask"] = "Flagged, true outline"
-    side, head, label = 2.3, 0.42, 0.42
-    figure = Figure(
-        figsize=(label + side * len(titles), head + side * 1.12 * len(rows)),
-        dpi=140,
-        facecolor=PAPER,
-    )
+    side, head, foot, label = 2.3, 0.42, 0.4, 0.42
+    wide, high = label + side * len(titles), head + foot + side * 1.12 * len(rows)
+    figure = Figure(figsize=(wide, high), dpi=115, facecolor=PAPER)
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(
         len(rows),
         len(titles),
-        left=label / figure.get_figwidth(),
+        left=label / wide,
         right=0.995,
-        bottom=0.01,
-        top=1 - head / figure.get_figheight(),
+        bottom=foot / high,
+        top=1 - head / high,
         wspace=0.02,
         hspace=0.03,
     )
     for i, row in enumerate(painters):
         for j, (key, title) in enumerate(titles.items()):
             axes = figure.add_subplot(grid[i, j])
+            axes.set_axis_off()
             if key in row:
                 row[key][1](axes, VIEWS[0])
-            letters(axes, VIEWS[0], size=9 if j == 0 else 0)
+            if j == 0:
+                letters(axes, VIEWS[0])
             if i == 0:
                 axes.set_title(title, color=INK, fontsize=12, pad=6)
-            if j == 0:
-                axes.text(
-                    -0.04, 0.5, names[i].replace("_", " "), color=QUIET, fontsize=12,
-                    rotation=90, ha="right", va="center", transform=axes.transAxes,
-                )  # fmt: skip
+        height = 1 - (head + side * 1.12 * (i + 0.5)) / high
+        figure.text(
+            0.5 * label / wide, height, names[i].replace("_", " "), color=QUIET, fontsize=12,
+            rotation=90, ha="center", va="center",
+        )  # fmt: skip
+    _legend(figure, any(volumes.mask is not None for volumes in rows))
     return figure
+
+
+def _legend(figure: Figure, flagged: bool) -> None:
+    lines: list[Artist] = [Line2D([], [], color=TRUE, lw=2, label="true lesion")]
+    if flagged:
+        lines.insert(0, Patch(color=FOUND, label="flagged at the calibrated threshold"))
+    figure.legend(
+        handles=lines,
+        loc="lower right",
+        ncols=2,
+        frameon=False,
+        labelcolor=INK,
+        fontsize=11,
+        borderaxespad=0.2,
+    )

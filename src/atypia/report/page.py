@@ -34,7 +34,7 @@ class Fact:
 
 @dataclass(frozen=True, eq=False)
 class Card:
-    """What the page shows of one scan."""
+    """What the page shows of one scan; `anchor` is empty for one that is only in the table."""
 
     entry: Entry
     anchor: str
@@ -72,12 +72,9 @@ def write_report(results: Path, output: Path | None = None) -> Path:
     healthy = None if calibration is None else len(calibration["subject_scores"])
     scale = ScoreScale.of(threshold, [entry.score for entry in found.done])
     pictured = _pictured(found)
-    anchors = {entry.id: f"scan-{i}" for i, entry in enumerate(found.done, start=1)}
+    anchors = {e.id: f"scan-{i}" for i, e in enumerate(found.done, 1) if e.id in pictured}
     groups = {
-        name: [
-            _card(entry, anchors[entry.id], scale, entry.id in pictured, healthy)
-            for entry in entries
-        ]
+        name: [_card(entry, anchors.get(entry.id, ""), scale, healthy) for entry in entries]
         for name, entries in found.conditions.items()
     }
     text = _template().render(
@@ -122,13 +119,11 @@ def _pictured(found: Results) -> set[str]:
     return {entry.id for _, entry in ranked[:MOST_PICTURES]}
 
 
-def _card(
-    entry: Entry, anchor: str, scale: ScoreScale, pictured: bool, healthy: int | None
-) -> Card:
+def _card(entry: Entry, anchor: str, scale: ScoreScale, healthy: int | None) -> Card:
     description = entry.description
     pictures = curve = problem = None
     try:
-        if pictured:
+        if anchor:
             pictures = draw_scan(entry.id, entry.place, description, scale)
     except AtypiaError as error:
         problem = str(error)
@@ -180,7 +175,7 @@ def _strip(found: Results, anchors: Mapping[str, str]) -> Markup | None:
     if not found.done:
         return None
     rows = {
-        name: [charts.Dot(entry.score, entry.id, anchors[entry.id]) for entry in entries]
+        name: [charts.Dot(entry.score, entry.id, anchors.get(entry.id, "")) for entry in entries]
         for name, entries in found.conditions.items()
     }
     calibration = found.run["calibration"] or {"subject_scores": ()}

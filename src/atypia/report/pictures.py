@@ -134,8 +134,8 @@ def draw_scan(
             paint(axes, view)
             letters(axes, view)
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    pixels = np.asarray(canvas.buffer_rgba())[..., :3]
+    canvas.draw()  # type: ignore[no-untyped-call]
+    pixels = np.asarray(canvas.buffer_rgba())[..., :3]  # type: ignore[no-untyped-call]
     where = "at x {:.0f}, y {:.0f}, z {:.0f} mm".format(*focus.centre_mm)
     panels = tuple(
         Panel(

@@ -11,7 +11,8 @@ from atypia import files
 from atypia.errors import AtypiaError, InputError
 
 REQUIRED = frozenset(
-    "id condition image lesion_mask brain_ml score p_value threshold mask_ml lesions details".split()
+    {"id", "condition", "image", "lesion_mask", "brain_ml", "score", "p_value", "threshold"}
+    | {"mask_ml", "lesions", "details"}
 )
 """What `scan.json` must tell to be shown."""
 

@@ -12,7 +12,8 @@ from atypia.report.charts import Interval
 
 HIGHER_IS_BETTER = frozenset(("ap", "auroc", "dice", "own_dice", "pooled_ap", "pooled_dice"))
 """Columns in which the best value of each condition is marked; oracles never are."""
-WORDS = frozenset(("condition", "method", "provenance"))
+WORDS = frozenset(("method", "provenance"))
+NOTHING = {"mean": None, "interval": None}
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """One table of the page; `starts` tells the rows that begin a new condition."""
+    """One table of the page, its rows by condition (one nameless group without conditions)."""
 
     title: str
     headings: tuple[Heading, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    starts: tuple[bool, ...]
+    groups: Mapping[str, tuple[tuple[Cell, ...], ...]]
 
 
 def evaluation_tables(evaluation: Mapping[str, Any]) -> list[Table]:
@@ -71,44 +71,53 @@ def precision_intervals(evaluation: Mapping[str, Any], method: str) -> list[Inte
 
 
 def _table(title: str, rows: Sequence[Row], columns: Sequence[Column]) -> Table:
-    # A column in which no row has a value only takes room.
-    kept = [c for c in columns if any(_number(row.get(c.key)) is not None or c.key in WORDS
-                                      for row in rows)]  # fmt: skip
-    conditions = [row.get("condition") for row in rows]
-    best = {(c.key, cond): _best(rows, c.key, cond) for c in kept for cond in set(conditions)}
+    # The condition stands above its rows; a column without any value only takes room.
+    kept = [
+        c
+        for c in columns
+        if c.key != "condition" and any(row.get(c.key) not in (None, NOTHING) for row in rows)
+    ]
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.get("condition", ""), []).append(row)
     return Table(
         title,
         tuple(Heading(c.title, c.meaning, "oracle" in c.key, c.key in WORDS) for c in kept),
-        tuple(
-            tuple(
-                Cell(
-                    *_split(cell(row.get(c.key))),
-                    best[c.key, row.get("condition")] is not None
-                    and _number(row.get(c.key)) == best[c.key, row.get("condition")],
-                )
-                for c in kept
-            )
-            for row in rows
-        ),
-        tuple(i > 0 and conditions[i] != conditions[i - 1] for i in range(len(rows))),
+        {name: _cells(members, kept) for name, members in groups.items()},
     )
+
+
+def _cells(rows: Sequence[Row], columns: Sequence[Column]) -> tuple[tuple[Cell, ...], ...]:
+    """Give the rows of one condition, the best value of each column marked."""
+    marked = {c.key: _best(rows, c.key) for c in columns}
+    return tuple(
+        tuple(
+            Cell(
+                *_split(cell(row.get(c.key))),
+                marked[c.key] is not None and _judged(row, c.key) == marked[c.key],
+            )
+            for c in columns
+        )
+        for row in rows
+    )
+
+
+def _best(rows: Sequence[Row], key: str) -> float | None:
+    """Give the highest value, None where there is nothing to choose from."""
+    values = [_judged(row, key) for row in rows] if key in HIGHER_IS_BETTER else []
+    there = [value for value in values if value is not None]
+    return max(there) if len(there) > 1 else None
+
+
+def _judged(row: Row, key: str) -> float | None:
+    """Give the number that takes part in the comparison: none that an oracle's threshold made."""
+    value = row.get(key)
+    if isinstance(value, Mapping):
+        value = value.get("mean")
+    oracle = "dice" in key and str(row.get("provenance")).startswith("oracle")
+    return None if oracle or value is None or isinstance(value, str) else float(value)
 
 
 def _split(text: str) -> tuple[str, str]:
     value, bracket, rest = text.partition(" [")
     return (value, f"[{rest}") if bracket and rest.endswith("]") else (text, "")
-
-
-def _best(rows: Sequence[Row], key: str, condition: Any) -> float | None:
-    """Give the highest value of a condition, None where there is nothing to choose from."""
-    if key not in HIGHER_IS_BETTER or condition is None:
-        return None
-    values = [_number(row.get(key)) for row in rows if row.get("condition") == condition]
-    there = [value for value in values if value is not None]
-    return max(there) if len(there) > 1 else None
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, Mapping):
-        value = value.get("mean")
-    return None if value is None or isinstance(value, str) else float(value)
