@@ -3,8 +3,8 @@
 Healthy pool: OpenNeuro ds002748 (48 brains; 36 train, 12 calibrate, split by subject with seed 0;
 "healthy" means no known focal lesion). Test: MSLesSeg (expert masks, drawn on FLAIR), TCGA gliomas
 (automatic masks, no expert's), one chronic stroke without a mask; healthy controls from another
-scanner: ds000011, whole heads, stripped here by deepbet if it is installed
-(`pip install --no-deps deepbet==1.0.2 fill-voids connected-components-3d tqdm`), left out otherwise.
+scanner: ds000011, whole heads, stripped here by deepbet if it is installed, left out otherwise
+(`pip install --no-deps deepbet==1.0.2 fill-voids connected-components-3d tqdm`).
 
 Training and test scans come from different scanners: a detector of scanners would look good here.
 Read every abnormal score beside the healthy ones of its own and of other sources.
@@ -101,9 +101,7 @@ def _test_scans(data: Path, folder: Path, quick: bool) -> Cohort:
 def _scan(
     subject: str, images: dict[str, Path], mask: Path | None, condition: str, source: str
 ) -> Scan:
-    return Scan(
-        subject, images, dataset=source, lesion_mask=mask, condition=condition, site=source
-    )
+    return Scan(subject, images, dataset=source, lesion_mask=mask, condition=condition, site=source)
 
 
 def _heads(data: Path, folder: Path) -> list[Scan]:
@@ -135,9 +133,7 @@ def _heads(data: Path, folder: Path) -> list[Scan]:
     return scans
 
 
-def _rows(
-    evaluation: Evaluation, healthy: dict[str, tuple[float, ...]]
-) -> list[dict[str, Any]]:
+def _rows(evaluation: Evaluation, healthy: dict[str, tuple[float, ...]]) -> list[dict[str, Any]]:
     """One row a scan and method, sorted as scanned."""
     rows = []
     for scan in evaluation.scans:

@@ -29,7 +29,9 @@ def phantom(
     distance = np.sqrt(((world / radius) ** 2).sum(-1))
     brain = distance < 1
     # Two "tissues" that all subjects share, and texture of their own.
-    tissue = 100 + 40 * (distance < 0.7) + 10 * np.cos(world[..., 0] / 15) * np.cos(world[..., 1] / 20)
+    tissue = (
+        100 + 40 * (distance < 0.7) + 10 * np.cos(world[..., 0] / 15) * np.cos(world[..., 1] / 20)
+    )
     texture = ndimage.gaussian_filter(rng.normal(size=shape), 1.0) * 12
     image = tissue + texture
     blob = ((world - [20, 10, 8]) ** 2).sum(-1) < 18**2 if lesion else np.zeros(shape, bool)

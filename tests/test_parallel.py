@@ -26,7 +26,11 @@ def test_results_come_in_order_with_progress(workers: int) -> None:
     def listen(task: str, done: int, total: int, note: str = "") -> None:
         heard.append((task, done, total))
 
-    assert list(map_in_processes(math.factorial, [5, 3, 4], workers, "work", listen)) == [120, 6, 24]
+    assert list(map_in_processes(math.factorial, [5, 3, 4], workers, "work", listen)) == [
+        120,
+        6,
+        24,
+    ]
     assert heard == [("work", n, 3) for n in range(4)]
 
 

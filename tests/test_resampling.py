@@ -124,7 +124,9 @@ def test_outside_fills_images_but_never_masks() -> None:
 
 def test_detail_that_the_target_cannot_carry_is_removed() -> None:
     board = (np.indices((32, 32, 32)).sum(axis=0) % 2).astype(np.float32)
-    coarse = resample(Volume(board), Geometry((7, 7, 7), centred(4 * np.eye(4), (7,) * 3, np.full(3, 15.0))))
+    coarse = resample(
+        Volume(board), Geometry((7, 7, 7), centred(4 * np.eye(4), (7,) * 3, np.full(3, 15.0)))
+    )
     # Sampling alone would give zeros and ones, whichever voxels the target happens to hit.
     assert np.abs(coarse.data - 0.5).max() < 0.02
 

@@ -106,9 +106,7 @@ def test_canonical_moves_voxels_but_leaves_each_where_it_is(
     assert orientations.aff2axcodes(turned.affine) == ("R", "A", "S")
     assert (turned.source, turned.space, turned.data.dtype) == ("here", 2, np.int16)
     before = dict(zip(values.ravel().tolist(), world_of(volume).reshape(-1, 3), strict=True))
-    after = dict(
-        zip(turned.data.ravel().tolist(), world_of(turned).reshape(-1, 3), strict=True)
-    )
+    after = dict(zip(turned.data.ravel().tolist(), world_of(turned).reshape(-1, 3), strict=True))
     assert before.keys() == after.keys()
     for value, place in before.items():
         np.testing.assert_allclose(after[value], place, atol=1e-6)

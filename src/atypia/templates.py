@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-
 from atypia import io
 from atypia.errors import MissingDependencyError
 from atypia.volume import Volume
@@ -61,5 +60,3 @@ def _file(name: str) -> Path:
     raise MissingDependencyError(
         "template MNI152", f"{file} not found in nilearn", "pip install 'nilearn>=0.12'"
     )
-
-

@@ -86,7 +86,9 @@ def bad_scan(kind: str, folder: Path) -> Path:
         return scan(folder, "zero.nii.gz", np.zeros((8, 8, 8), np.float32))
     if kind == "skull":
         rng = np.random.default_rng(0)
-        return scan(folder, "head.nii.gz", rng.random((40, 40, 40), np.float32), np.diag([6, 6, 6, 1]))
+        return scan(
+            folder, "head.nii.gz", rng.random((40, 40, 40), np.float32), np.diag([6, 6, 6, 1])
+        )
     raise AssertionError(kind)
 
 
@@ -141,7 +143,9 @@ def test_a_mask_of_another_shape(place: Path, tmp_path: Path, capsys) -> None:
     io.write(image, tmp_path / "a_T2w.nii.gz")
     cut = brain.data[:-3]
     scan(tmp_path, "a_brain_mask.nii.gz", cut.astype(np.uint8), np.array(brain.affine))
-    assert main.run(["predict", str(place / "model"), str(tmp_path), "-o", str(tmp_path / "o")]) == 1
+    assert (
+        main.run(["predict", str(place / "model"), str(tmp_path), "-o", str(tmp_path / "o")]) == 1
+    )
     shown = capsys.readouterr().err
     assert "a_brain_mask.nii.gz" in shown
     assert "differs from" in shown
@@ -226,7 +230,11 @@ def test_a_folder_of_something_else_is_not_taken_for_a_model(place: Path, tmp_pa
     [
         ("weights.safetensors", lambda raw: raw[:-8] + b"\1" * 8, "damaged"),
         ("weights.safetensors", lambda raw: raw[: len(raw) // 2], "damaged"),
-        ("detector.json", lambda raw: raw.replace(b'"format": 1', b'"format": 99'), "another version"),
+        (
+            "detector.json",
+            lambda raw: raw.replace(b'"format": 1', b'"format": 99'),
+            "another version",
+        ),
         ("detector.json", lambda raw: raw[: len(raw) // 2], "damaged"),
         ("plan.json", lambda raw: raw.replace(b"find_brain", b"lose_brain"), "does not fit"),
         ("calibration.json", lambda raw: raw[: len(raw) // 2], "calibration.json"),

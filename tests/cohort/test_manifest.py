@@ -98,7 +98,11 @@ def test_columns_in_any_spelling_and_others_ignored(tmp_path: Path) -> None:
         tmp_path / "m.csv", "\ufeffSubject,Age, T1 ,flair,note", "a,n/a,a.nii,,x", "b,41,,b.nii,y"
     )
     first, second = read_manifest(path)
-    assert (first.subject, first.age, dict(first.images)) == ("a", None, {"T1w": tmp_path / "a.nii"})
+    assert (first.subject, first.age, dict(first.images)) == (
+        "a",
+        None,
+        {"T1w": tmp_path / "a.nii"},
+    )
     assert (second.age, dict(second.images)) == (41.0, {"FLAIR": tmp_path / "b.nii"})
     assert first.dataset == tmp_path.name
     assert [s.subject for s in read_manifest(path, "FLAIR")] == ["b"]

@@ -53,9 +53,7 @@ def test_what_is_no_cohort(tmp_path: Path, place: Place) -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_layout_that_does_not_fit_is_our_error(
-    tmp_path: Path, place: Place, layout: str
-) -> None:
+def test_a_layout_that_does_not_fit_is_our_error(tmp_path: Path, place: Place, layout: str) -> None:
     file = place("a.nii.gz")
     (tmp_path / "none").mkdir()
     for path in (file, tmp_path / "none"):

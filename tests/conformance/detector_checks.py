@@ -115,7 +115,9 @@ scan = Scan("x", {{"T2w": image}}, brain_mask=brain)
 detector = load_detector({str(tmp_path / "model")!r})
 np.save({str(tmp_path / "map.npy")!r}, detector.score_map(scan).data)
 """
-    subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", code], check=True, timeout=120)
+    subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-c", code], check=True, timeout=120
+    )
     from atypia.cohort import Scan
 
     here = fitted.score_map(Scan("x", {"T2w": image}, brain_mask=brain)).data

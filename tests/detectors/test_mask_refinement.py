@@ -72,7 +72,11 @@ def literal_search(image, brain, fine, gamma, rounds=100):
     percent = np.arange(1.0, 101.0)
     stop = next((i for i, v in enumerate(curve) if v > 10), len(curve))
     (a, b), _ = curve_fit(
-        lambda t, a, b: a * np.tan(b * t), percent[:stop], curve[:stop], p0=(1, 0.01), maxfev=500_000
+        lambda t, a, b: a * np.tan(b * t),
+        percent[:stop],
+        curve[:stop],
+        p0=(1, 0.01),
+        maxfev=500_000,
     )
     fitted = a * np.tan(b * percent)
     spread = ((curve[:80] - curve[:80].mean()) ** 2).sum()

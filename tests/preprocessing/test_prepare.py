@@ -78,9 +78,7 @@ def test_an_aligned_scan_is_the_same_from_the_cache(tmp_path: Path) -> None:
     same(plain, prepare(cohort[0], plan, cache=tmp_path))
 
 
-def test_another_file_plan_or_modality_is_another_entry(
-    tmp_path: Path, counted: list[str]
-) -> None:
+def test_another_file_plan_or_modality_is_another_entry(tmp_path: Path, counted: list[str]) -> None:
     scan, cache = scan_on_disk(tmp_path / "data"), tmp_path / "cache"
     prepare(scan, PLAN, cache=cache)
     other_plan = PLAN.but(steps=[*PLAN.to_json()["steps"][:-1], {"step": "normalise", "limit": 1}])

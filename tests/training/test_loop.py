@@ -28,7 +28,13 @@ def loss(net: nn.Module, batch, rng: torch.Generator) -> torch.Tensor:
 
 
 def settings(**values) -> TrainingSettings:
-    base = {"steps": 24, "batch_size": 3, "validate_every": 6, "checkpoint_every": 4, "device": "cpu"}
+    base = {
+        "steps": 24,
+        "batch_size": 3,
+        "validate_every": 6,
+        "checkpoint_every": 4,
+        "device": "cpu",
+    }
     return TrainingSettings.make({**base, **values})
 
 

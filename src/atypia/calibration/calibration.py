@@ -9,7 +9,7 @@ import pydantic
 from pydantic import Field
 
 from atypia import files
-from atypia.errors import ModelError
+from atypia.errors import InputError, ModelError
 from atypia.settings import Settings
 
 
@@ -81,12 +81,16 @@ class Calibration(Settings):
 
         Raises
         ------
+        InputError
+            There is no such file.
         ModelError
             It is damaged or of another version.
         """
         try:
             return cls.model_validate(files.read_json(path))
-        except pydantic.ValidationError as error:
+        except (InputError, pydantic.ValidationError) as error:
+            if not Path(path).exists():
+                raise
             raise ModelError(
                 path, "is no calibration of this version", "Run `atypia calibrate` again"
             ) from error

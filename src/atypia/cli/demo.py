@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -56,7 +56,7 @@ def demo(
         train, calibration, test = _cohorts(output, seed, scale, workers, progress)
         cache = output / "prepared"
         kind = detector_class(METHOD)
-        values = {"spacing_mm": 3.0, "percent_step": 5.0, "seed": seed}
+        values: dict[str, Any] = {"spacing_mm": 3.0, "percent_step": 5.0, "seed": seed}
         values["training"] = {
             "steps": 10 if tiny else 300,
             "batch_size": 1,

@@ -17,8 +17,12 @@ from atypia.preprocessing import Failure
 from atypia.progress import Progress
 
 Output = Annotated[Path, Parameter(name=["--output", "-o"])]
-Cache = Annotated[Path | None, Parameter(help="Folder in which prepared scans are kept and shared.")]
-Workers = Annotated[int | None, Parameter(help="Processes that prepare scans; one a core if unset.")]
+Cache = Annotated[
+    Path | None, Parameter(help="Folder in which prepared scans are kept and shared.")
+]
+Workers = Annotated[
+    int | None, Parameter(help="Processes that prepare scans; one a core if unset.")
+]
 
 
 @Parameter(name="*")

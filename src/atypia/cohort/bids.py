@@ -79,7 +79,7 @@ def _scan(
 
 def _masks(root: Path) -> dict[tuple[str, str], Path]:
     """Map (stem of the image, which mask) to the mask's file."""
-    found = {}
+    found: dict[tuple[str, str], Path] = {}
     for folder in (root, *sorted(root.glob("derivatives/*/"))):
         for file in sorted(folder.glob("sub-*/**/anat/sub-*.nii*")):
             stem = io.stem_of(file)

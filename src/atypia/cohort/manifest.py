@@ -75,7 +75,7 @@ def _columns(path: Path, names: list[str]) -> dict[str, str]:
     """Map each understood column to its meaning: metadata field, mask or standard modality."""
     spelling = {s: modality for modality, all_of in MODALITIES.items() for s in all_of}
     known = {name: name for name in (*METADATA, *MASKS)}
-    columns = {}
+    columns: dict[str, str] = {}
     for name in names:
         key = (name or "").strip().lower()
         meaning = known.get(key) or spelling.get(key) or ("image" if key == "image" else None)

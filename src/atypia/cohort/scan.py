@@ -140,9 +140,7 @@ class Scan:
 
 
 METADATA = tuple(
-    f.name
-    for f in fields(Scan)
-    if f.name not in ("images", "brain_mask", "lesion_mask")
+    f.name for f in fields(Scan) if f.name not in ("images", "brain_mask", "lesion_mask")
 )
 """The fields of a Scan that are plain text or numbers."""
 

@@ -56,9 +56,7 @@ def split(cohort: Cohort, shares: Mapping[str, float], seed: int = 0) -> dict[st
     }
 
 
-def require_disjoint(
-    scans: Iterable[Scan], others: Iterable[str], here: str, there: str
-) -> None:
+def require_disjoint(scans: Iterable[Scan], others: Iterable[str], here: str, there: str) -> None:
     """Refuse scans of subjects that are already used elsewhere.
 
     Parameters

@@ -176,6 +176,7 @@ class Detector(ABC):
 
     def _build(self) -> None:
         """Make the networks (attributes ending in `_`) that `_fit` trains and `load` fills."""
+        return
 
     @abstractmethod
     def _fit(self, training: TrainingSet) -> None:
@@ -384,8 +385,10 @@ class Detector(ABC):
         )
         prints = [scan.fingerprint(modality) for scan in cohort]
         settings = self.settings.digest()
-        return plan, modality, files.digest(
-            __version__, self.method, settings, plan.digest(), *prints
+        return (
+            plan,
+            modality,
+            files.digest(__version__, self.method, settings, plan.digest(), *prints),
         )
 
     def _fitted_plan(self) -> Plan:

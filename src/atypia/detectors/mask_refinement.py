@@ -198,7 +198,9 @@ class MaskRefinement(Detector):
                 total += float(((restored - image) ** 2)[brain].mean())
         return total / (2 * len(scans))
 
-    def _guide(self, image: Tensor, spacing_mm: tuple[float, float, float]) -> tuple[Tensor, Tensor]:
+    def _guide(
+        self, image: Tensor, spacing_mm: tuple[float, float, float]
+    ) -> tuple[Tensor, Tensor]:
         """Give the high-frequency image, and the coarse prior (zero without a prior)."""
         wavelength = self.settings.wavelength_mm
         fine = high_pass(image, spacing_mm, wavelength)
@@ -222,11 +224,11 @@ class MaskRefinement(Detector):
         if self.settings.fill == "noise":
             filling = torch.randn(image.shape, generator=rng, device=image.device)
         channels = [torch.where(hidden, filling, image), fine, hidden.float()]
-        if not self.settings.prior:
-            answer: Tensor = network(torch.cat(channels, dim=1)).float()
-            return answer
-        # Start from the restoration without a network; it learns the correction.
-        return coarse + fine + network(torch.cat([*channels, coarse], dim=1)).float()
+        if self.settings.prior:
+            channels.append(coarse)
+        answer: Tensor = network(torch.cat(channels, dim=1)).float()
+        # With a prior, start from the restoration without a network; it learns the correction.
+        return coarse + fine + answer if self.settings.prior else answer
 
     # -- scoring ----------------------------------------------------------------------------
 

@@ -94,7 +94,9 @@ def load_detector(folder: str | Path) -> Detector:
         calibration = Calibration.load(folder / "calibration.json")
         if calibration.detector != detector.digest():
             raise ModelError(
-                folder / "calibration.json", "belongs to another fit", "Run `atypia calibrate` again"
+                folder / "calibration.json",
+                "belongs to another fit",
+                "Run `atypia calibrate` again",
             )
         detector.calibration = calibration
     return detector

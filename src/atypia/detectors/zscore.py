@@ -11,6 +11,7 @@ from atypia.scoring.residual import Sign, signed
 from atypia.scoring.spread import healthy_spread
 from atypia.volume import Array
 
+
 class ZScoreSettings(DetectorSettings):
     """Settings of `ZScore`."""
 

@@ -198,7 +198,7 @@ class Evaluation:
         return rows
 
     def healthy_rows(self) -> list[dict[str, Any]]:
-        """False positives on healthy test scans, with every threshold's provenance."""
+        """Give false positives on healthy test scans, with every threshold's provenance."""
         rows = []
         for method in self._methods():
             scans = self._of("healthy", method)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from pathlib import Path
+from typing import Any, cast
 
 import nibabel
 import numpy as np
@@ -67,7 +68,7 @@ def write(volume: Volume, path: Path) -> None:
 
 def _loaded(path: Path) -> nibabel.Nifti1Image:
     if path.suffix.lower() != ".gz":
-        return nibabel.load(path)
+        return cast(nibabel.Nifti1Image, nibabel.load(path))
     # nibabel stops at the last voxel and so never sees the checksum that ends a gzip file.
     with gzip.open(path) as file:
         content = file.read()
@@ -77,6 +78,6 @@ def _loaded(path: Path) -> nibabel.Nifti1Image:
 
 def _stored(image: nibabel.Nifti1Image) -> Array:
     # The header of a loaded image has forgotten its scaling; the proxy applies it.
-    proxy = image.dataobj
-    data = np.asanyarray(proxy)
+    proxy: Any = image.dataobj
+    data: Array = np.asanyarray(proxy)
     return data if (proxy.slope, proxy.inter) == (1, 0) else data.astype(np.float32)

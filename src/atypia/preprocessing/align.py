@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from atypia.errors import InputError
 from atypia.preprocessing.step import Parameters, State, Step
 from atypia.resampling import box_of, grid_around, resample
 from atypia.templates import mni152
@@ -20,6 +21,9 @@ from atypia.volume import Volume
 
 # ITK's world has x to the left and y to the back.
 LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+THINNEST_VOXELS = 4
+"""Voxels of the registration's grid that a brain must span along each axis, as ITK asks."""
 
 
 class Align(Step):
@@ -62,14 +66,24 @@ def register(
     -------
     numpy.ndarray
         4x4, world of `image` to world of the template, RAS+ mm.
+
+    Raises
+    ------
+    InputError
+        The brain is too thin, or the registration fails.
     """
     import SimpleITK as sitk
 
+    remedy = "Check the brain mask, or use a model without alignment"
+    low, high = box_of(brain)
+    if (high - low).min() < THINNEST_VOXELS * spacing_mm:
+        raise InputError(image.source, "its brain is too thin to be registered", remedy)
     fixed, fixed_brain = _template_at(spacing_mm)
     start = _moments_start(brain, transform)
     moved = replace(image, affine=start @ image.affine)
     moved_brain = replace(brain, affine=start @ brain.affine)
-    at = grid_around(*(corner for corner in box_of(moved_brain)), spacing_mm)
+    low, high = box_of(moved_brain)
+    at = grid_around(low, high, spacing_mm)
     moving_brain = resample(moved_brain, at)
     moving = resample(moved, at)
     moving = moving.with_data(np.where(moving_brain.data, moving.data, 0))
@@ -89,7 +103,13 @@ def register(
     centre = LPS_FROM_RAS[:3, :3] @ _centre(fixed_brain)
     initial.SetCenter(centre.tolist())
     method.SetInitialTransform(initial, inPlace=True)
-    method.Execute(_itk(fixed), _itk(moving))
+    try:
+        method.Execute(_itk(fixed), _itk(moving))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1]
+        raise InputError(
+            image.source, f"cannot be registered to the template ({reason})", remedy
+        ) from error
     # ITK's transform takes template points to scan points; ours goes the other way.
     refine = np.eye(4)
     refine[:3, :3] = np.array(initial.GetMatrix()).reshape(3, 3)

@@ -64,7 +64,7 @@ def foreground(image: Volume) -> np.ndarray:
     faces = np.concatenate([data[[0, -1]].ravel(), data[:, [0, -1]].ravel()])
     faces = np.concatenate([faces, data[:, :, [0, -1]].ravel()])
     values, counts = np.unique(faces, return_counts=True)
-    inside = data != values[counts.argmax()]
+    inside = np.asarray(data != values[counts.argmax()])
     if not inside.any():
         return inside
     # Ringing of the stripping tool leaves specks and bridges: only the largest part is the brain.

@@ -40,4 +40,4 @@ class Normalise(Step):
 
     def restore_intensity(self, data: NDArray[Any], parameters: Parameters) -> NDArray[Any]:
         """Go from standard deviations back to the scan's own units."""
-        return data * parameters["sd"] + parameters["mean"]
+        return np.asarray(data * parameters["sd"] + parameters["mean"])

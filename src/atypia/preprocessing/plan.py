@@ -146,7 +146,7 @@ def make_plan(
         aligning = (Align(transform=align),)
     grid = grid_around(low, high, spacing_mm, multiple_of)
     affine = tuple(tuple(float(v) for v in row) for row in grid.affine)
-    onto = Resample(shape=grid.shape, affine=affine)  # type: ignore[arg-type]
+    onto = Resample(shape=grid.shape, affine=affine)
     return Plan(steps=(find, *aligning, onto, Normalise()))
 
 

@@ -17,7 +17,7 @@ from atypia.preprocessing.plan import Plan, Prepared
 from atypia.progress import Progress, silent
 from atypia.volume import Volume
 
-CACHE_FORMAT = "1"
+CACHE_FORMAT = "2"
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,7 @@ def _store(prepared: Prepared, folder: Path) -> None:
         record = {
             "grid": prepared.image.geometry.to_json(),
             "native": prepared.native_brain.geometry.to_json(),
+            "space": prepared.image.space,
             "native_space": prepared.native_brain.space,
             "source": prepared.image.source,
             "parameters": list(prepared.parameters),
@@ -103,11 +104,12 @@ def _store(prepared: Prepared, folder: Path) -> None:
 def _load(folder: Path) -> Prepared:
     record: dict[str, Any] = files.read_json(folder / "prepared.json")
     affine, source = np.array(record["grid"]["affine"]), record["source"]
+    space = record["space"]
     shape = tuple(record["native"]["shape"])
     bits = np.unpackbits(np.load(folder / "native_brain.npy"), count=int(np.prod(shape)))
     return Prepared(
-        Volume(np.load(folder / "image.npy", mmap_mode="r"), affine, "image", source),
-        Volume(np.load(folder / "brain.npy"), affine, "mask", source),
+        Volume(np.load(folder / "image.npy", mmap_mode="r"), affine, "image", source, space),
+        Volume(np.load(folder / "brain.npy"), affine, "mask", source, space),
         Volume(
             bits.reshape(shape).view(bool),
             np.array(record["native"]["affine"]),

@@ -66,8 +66,14 @@ def write_report(results: Path, output: Path | None = None) -> Path:
         `results` holds no `run.json`.
     """
     output = Path(results) / "report.html" if output is None else Path(output)
-    found = read_results(Path(results))
-    calibration = found.run["calibration"]
+    text = _template().render(**_contents(read_results(Path(results))))
+    files.write_text(output, text)
+    return output
+
+
+def _contents(found: Results) -> dict[str, Any]:
+    """Give everything that the template shows."""
+    run, calibration = found.run, found.run["calibration"]
     threshold = None if calibration is None else float(calibration["voxel_threshold"])
     healthy = None if calibration is None else len(calibration["subject_scores"])
     scale = ScoreScale.of(threshold, [entry.score for entry in found.done])
@@ -77,23 +83,21 @@ def write_report(results: Path, output: Path | None = None) -> Path:
         name: [_card(entry, anchors.get(entry.id, ""), scale, healthy) for entry in entries]
         for name, entries in found.conditions.items()
     }
-    text = _template().render(
-        run=found.run,
-        results=found,
-        evaluation=found.evaluation,
-        groups=groups,
-        scale=scale,
-        strip=_strip(found, anchors),
-        precision=_precision(found),
-        tables=[] if found.evaluation is None else evaluation_tables(found.evaluation),
-        unreadable=[card for cards in groups.values() for card in cards if card.problem],
-        settings=_flat({"settings": found.run.get("settings", {}),
-                        "trained on": found.run.get("trained_on", {})}),
-        colours={"found": FOUND, "true": TRUE, "own": OWN},
-        most=MOST_PICTURES if len(found.done) > MOST_PICTURES else None,
-    )  # fmt: skip
-    files.write_text(output, text)
-    return output
+    settings = {"settings": run.get("settings", {}), "trained on": run.get("trained_on", {})}
+    return {
+        "run": run,
+        "results": found,
+        "evaluation": found.evaluation,
+        "groups": groups,
+        "scale": scale,
+        "strip": _strip(found, anchors),
+        "precision": _precision(found),
+        "tables": [] if found.evaluation is None else evaluation_tables(found.evaluation),
+        "unreadable": [card for cards in groups.values() for card in cards if card.problem],
+        "settings": _flat(settings),
+        "colours": {"found": FOUND, "true": TRUE, "own": OWN},
+        "most": MOST_PICTURES if len(found.done) > MOST_PICTURES else None,
+    }
 
 
 def _template() -> jinja2.Template:

@@ -6,6 +6,7 @@ import base64
 import io as memory
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -96,16 +97,13 @@ class Pictures:
     focus: Focus
     width: int
     height: int
-    has_lesion: bool
-    has_mask: bool
-    has_own: bool
 
 
 Painter = Callable[[Axes, View], None]
 
 
 def draw_scan(
-    entry_id: str, place: Any, description: Mapping[str, Any], scale: ScoreScale
+    name: str, place: Path, description: Mapping[str, Any], scale: ScoreScale
 ) -> Pictures:
     """Draw the pictures of one scan.
 
@@ -117,44 +115,35 @@ def draw_scan(
     volumes = read_volumes(place, description)
     focus = focus_of(volumes)
     painters = painters_of(volumes, focus, scale)
-    box = box_of_interest(volumes)
-    boxes = _layout(volumes, box)
-    height = boxes[-1][1] + boxes[-1][3]
-    figure = Figure(figsize=(WIDTH * len(painters) / DPI, height / DPI), dpi=DPI, facecolor="black")
-    for column, (_, paint) in enumerate(painters.values()):
-        for view, (left, top, wide, high) in zip(VIEWS, boxes, strict=True):
-            total = WIDTH * len(painters)
-            place_ = (
-                (column * WIDTH + left) / total,
-                1 - (top + high) / height,
-                wide / total,
-                high / height,
-            )
-            axes = figure.add_axes(place_)
-            paint(axes, view)
-            letters(axes, view)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # type: ignore[no-untyped-call]
-    pixels = np.asarray(canvas.buffer_rgba())[..., :3]  # type: ignore[no-untyped-call]
+    pixels = _painted(
+        [paint for _, paint in painters.values()], _layout(volumes, box_of_interest(volumes))
+    )
     where = "at x {:.0f}, y {:.0f}, z {:.0f} mm".format(*focus.centre_mm)
     panels = tuple(
         Panel(
             key,
             title,
-            f"{title} of {entry_id}: axial, coronal and sagittal view {where}",
+            f"{title} of {name}: axial, coronal and sagittal view {where}",
             _uri(pixels[:, i * WIDTH : (i + 1) * WIDTH]),
         )
         for i, (key, (title, _)) in enumerate(painters.items())
     )
-    return Pictures(
-        panels,
-        focus,
-        WIDTH,
-        height,
-        volumes.lesion is not None and bool(volumes.lesion.data.any()),
-        volumes.mask is not None,
-        volumes.own_mask is not None,
-    )
+    return Pictures(panels, focus, WIDTH, pixels.shape[0])
+
+
+def _painted(painters: Sequence[Painter], boxes: Sequence[tuple[int, int, int, int]]) -> Array:
+    """Give `(rows, columns, 3)` bytes: one column per painter, one view per box in it."""
+    total, height = WIDTH * len(painters), boxes[-1][1] + boxes[-1][3]
+    figure = Figure(figsize=(total / DPI, height / DPI), dpi=DPI, facecolor="black")
+    for column, paint in enumerate(painters):
+        for view, (left, top, wide, high) in zip(VIEWS, boxes, strict=True):
+            x, y = (column * WIDTH + left) / total, 1 - (top + high) / height
+            axes = figure.add_axes((x, y, wide / total, high / height))
+            paint(axes, view)
+            letters(axes, view)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return np.asarray(canvas.buffer_rgba())[..., :3]  # type: ignore[no-untyped-call]
 
 
 def painters_of(

@@ -129,7 +129,9 @@ def _evaluate(
     cohort: Cohort,
     progress: Progress,
 ) -> EvaluationRun:
-    evaluation = Evaluation(name for name in predictors if name in METHODS and METHODS[name].baseline)
+    evaluation = Evaluation(
+        name for name in predictors if name in METHODS and METHODS[name].baseline
+    )
     failures = []
     for scan in track(cohort.scans, "evaluate", progress):
         try:

@@ -81,9 +81,7 @@ def predict_cohort(
     kept = 0
     if cache is not None and workers != 1 and len(cohort) > 1:
         plan, modality = detector._fitted_plan(), detector.trained_on["modality"]
-        ready = prepare_all(
-            cohort, plan, modality, cache=cache, workers=workers, progress=progress
-        )
+        ready = prepare_all(cohort, plan, modality, cache=cache, workers=workers, progress=progress)
         for _ in ready:  # failures come again, and are noted, when the scan is predicted
             pass
     progress("predict", 0, len(cohort))

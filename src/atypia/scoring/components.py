@@ -9,6 +9,9 @@ import numpy as np
 
 from atypia.volume import Volume
 
+ROUNDING = 1 - 1e-5
+"""Stored affines are rounded, so that a component of just the smallest size may seem smaller."""
+
 
 @dataclass(frozen=True)
 class Lesion:
@@ -57,19 +60,19 @@ def lesions_of(mask: Volume, score: Volume, smallest_mm3: float = 0.0) -> tuple[
     found = [
         Lesion(float(s), float(p), float(m), (float(c[0]), float(c[1]), float(c[2])))
         for s, p, m, c in zip(sizes, peaks, means, centres, strict=True)
-        if s >= smallest_mm3
+        if s >= smallest_mm3 * ROUNDING
     ]
     return tuple(sorted(found, key=lambda lesion: -lesion.size_mm3))
 
 
 def without_small(mask: Volume, smallest_mm3: float) -> Volume:
     """Remove the components of a mask that are smaller than a volume."""
-    if smallest_mm3 <= mask.geometry.voxel_volume_mm3:
+    if smallest_mm3 * ROUNDING <= mask.geometry.voxel_volume_mm3:
         return mask
     from scipy import ndimage
 
     labels, count = ndimage.label(mask.data, structure=np.ones((3, 3, 3)))
     sizes = np.bincount(labels.ravel(), minlength=count + 1) * mask.geometry.voxel_volume_mm3
-    keep = sizes >= smallest_mm3
+    keep = sizes >= smallest_mm3 * ROUNDING
     keep[0] = False
     return mask.with_data(keep[labels])

@@ -13,7 +13,9 @@ from torch import Tensor
 REFERENCE_WAVELENGTH_MM = 192 / 15
 
 
-def high_pass(image: Tensor, spacing_mm: tuple[float, float, float], wavelength_mm: float) -> Tensor:
+def high_pass(
+    image: Tensor, spacing_mm: tuple[float, float, float], wavelength_mm: float
+) -> Tensor:
     """Remove all waves that are longer than `wavelength_mm` (hard edge in k-space).
 
     Parameters
@@ -33,7 +35,8 @@ def high_pass(image: Tensor, spacing_mm: tuple[float, float, float], wavelength_
     shape = image.shape[-3:]
     spectrum = torch.fft.rfftn(image.float(), dim=(-3, -2, -1))
     keep = _radius(shape, spacing_mm, image.device) >= 1.0 / wavelength_mm
-    return torch.fft.irfftn(spectrum * keep, s=shape, dim=(-3, -2, -1))
+    fine: Tensor = torch.fft.irfftn(spectrum * keep, s=shape, dim=(-3, -2, -1))
+    return fine
 
 
 def _radius(

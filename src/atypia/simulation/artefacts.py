@@ -206,7 +206,7 @@ def _turned_back(data: Float, affine: NDArray[np.float64]) -> Float:
     import nibabel.orientations as orientations
 
     upright = np.array([[0, 1], [1, 1], [2, 1]])
-    stored = orientations.io_orientation(affine)  # type: ignore[no-untyped-call]
-    back = orientations.ornt_transform(upright, stored)  # type: ignore[no-untyped-call]
-    turned = orientations.apply_orientation(data, back)  # type: ignore[no-untyped-call]
+    stored = orientations.io_orientation(affine)
+    back = orientations.ornt_transform(upright, stored)
+    turned = orientations.apply_orientation(data, back)
     return np.ascontiguousarray(turned)

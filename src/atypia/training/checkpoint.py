@@ -1,4 +1,4 @@
-"""Checkpoints of training: one safetensors file with weights, optimiser, best weights and counts."""
+"""Checkpoints of training: one safetensors file with weights, optimiser and counts."""
 
 from __future__ import annotations
 

@@ -153,7 +153,9 @@ def seeded(*parts: int, device: torch.device | str = "cpu") -> torch.Generator:
     return torch.Generator(device).manual_seed(seed)
 
 
-def batch_of(count: int, size: int, step: int, seed: int, rank: int = 0, ranks: int = 1) -> list[int]:
+def batch_of(
+    count: int, size: int, step: int, seed: int, rank: int = 0, ranks: int = 1
+) -> list[int]:
     """Give the scans of one step: every scan once an epoch, in a fresh order each epoch."""
     first = (step * ranks + rank) * size
     chosen = []

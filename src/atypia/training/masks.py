@@ -18,7 +18,9 @@ REACH = 5.7
 """Standard deviations beyond which 100,000 points leave less than 1e-3 in any voxel."""
 
 
-def random_blob(brain: Tensor, spacing_mm: tuple[float, float, float], rng: torch.Generator) -> Tensor:
+def random_blob(
+    brain: Tensor, spacing_mm: tuple[float, float, float], rng: torch.Generator
+) -> Tensor:
     """Hide one anisotropic, randomly turned Gaussian blob centred in the brain.
 
     The distribution is that of IterMask3D (arXiv 2504.04911, as in its code): 100,000 points of a
@@ -57,7 +59,9 @@ def random_blob(brain: Tensor, spacing_mm: tuple[float, float, float], rng: torc
     reach = REACH * covariance.diagonal().sqrt()
     first = (centre - reach).floor().long().clamp(min=0)
     last = (centre + reach).floor().long()
-    axes = [torch.arange(int(a), int(b) + 1, device=device) for a, b in zip(first, last, strict=True)]
+    axes = [
+        torch.arange(int(a), int(b) + 1, device=device) for a, b in zip(first, last, strict=True)
+    ]
     grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
     along = (grid + 0.5 - centre) @ turn
     squared_distance = (along**2 / variances).sum(-1)
@@ -68,7 +72,7 @@ def random_blob(brain: Tensor, spacing_mm: tuple[float, float, float], rng: torc
 
 
 def _onto(coarse: Tensor, first: Tensor, brain: Tensor, step: Tensor) -> Tensor:
-    """Look up the coarse voxel of each voxel of the brain's grid; outside them nothing is hidden."""
+    """Look up the coarse voxel of each voxel; outside of them nothing is hidden."""
     hidden = torch.zeros_like(brain)
     places, sources = [], []
     for axis in range(3):
@@ -119,4 +123,5 @@ def random_mask(
 def _random_rotation(rng: torch.Generator) -> Tensor:
     """Draw a Haar-random orthogonal 3x3 matrix."""
     turn, upper = torch.linalg.qr(torch.randn(3, 3, generator=rng, device=rng.device))
-    return turn * torch.sign(torch.diagonal(upper))
+    rotation: Tensor = turn * torch.sign(torch.diagonal(upper))
+    return rotation
