@@ -46,9 +46,14 @@ def run(quick: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     train, calibration = parts["train"], parts["calibration"]
     if quick:
         train, calibration = train.take(range(6)), calibration.take(range(3))
-    values: dict[str, Any] = {"modality": "T1w", "seed": SEED, "percent_step": 2.0}
+    values: dict[str, Any] = {
+        "modality": "T1w",
+        "seed": SEED,
+        "percent_step": 2.0,
+        "coarse_step": 10.0,
+    }
     values |= {"spacing_mm": 5.0 if quick else 3.0}
-    steps = {"steps": 20 if quick else 1500, "validate_every": 10 if quick else 250}
+    steps = {"steps": 20 if quick else 1000, "validate_every": 10 if quick else 250}
     values["training"] = {**steps, "batch_size": 1, "learning_rate": 2e-3}
     settings = detector_class(METHOD).settings_class.make(values)
     cache = folder / "prepared"

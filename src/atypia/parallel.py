@@ -6,8 +6,10 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
+from atypia.errors import AtypiaError
 from atypia.progress import Progress
 
 Job = TypeVar("Job")
@@ -42,6 +44,11 @@ def map_in_processes(
     # Spawned, not forked: a fork of a process that has started threads may hang.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        for done, result in enumerate(pool.map(work, jobs), start=1):
-            yield result
-            progress(task, done, len(jobs))
+        try:
+            for done, result in enumerate(pool.map(work, jobs), start=1):
+                yield result
+                progress(task, done, len(jobs))
+        except BrokenProcessPool as error:
+            raise AtypiaError(
+                task, "a worker process was killed, probably for want of memory", "Use --workers 1"
+            ) from error

@@ -59,10 +59,8 @@ def test_saved_settings_can_be_fed_back_and_flags_win(place: Path, tmp_path: Pat
 def test_a_config_with_an_unknown_key_is_refused(place: Path, tmp_path: Path, capsys) -> None:
     (tmp_path / "c.toml").write_text("stop_ration = 0.1\n")
     with pytest.raises(SystemExit) as stop:
-        main.main(
-            ["fit", "mask_refinement", str(place / "healthy"), "-o", str(tmp_path / "m")]
-            + ["--config", str(tmp_path / "c.toml")]
-        )
+        words = ["fit", "mask_refinement", str(place / "healthy"), "-o", str(tmp_path / "m")]
+        main.main([*words, "--config", str(tmp_path / "c.toml")])
     assert stop.value.code == 2
     assert "stop_ration" in capsys.readouterr().err
 

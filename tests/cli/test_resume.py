@@ -1,4 +1,4 @@
-"""kill -9 during `atypia fit` at several moments, then the same command: equal to an unbroken run."""
+"""kill -9 during `atypia fit`, then the same command again: it equals an unbroken run."""
 
 from __future__ import annotations
 

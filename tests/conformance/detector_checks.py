@@ -73,6 +73,8 @@ def check_score_map_on_the_scans_grid(name: str, fitted: Detector, tmp_path: Pat
     assert np.isfinite(found.score_map.data).all()
     for volume in (found.score_map, found.brain, found.restoration, found.own_mask):
         assert volume is None or volume.geometry.matches(image.geometry)
+    np.testing.assert_array_equal(fitted.score_map(scan).data, found.score_map.data)
+    assert fitted.score(scan) == found.score
     brain = scan.brain()
     assert brain is not None
     assert not found.score_map.data[~brain.data].any()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,11 +26,23 @@ METHOD = "mask_refinement"
 LESIONS = ("tumour", "stroke", "white_matter_lesions", "cavity")
 ARTEFACTS = ("ghosting", "motion", "spike", "zipper")
 
-SCALES = {
-    "full": {"train": 32, "calibration": 10, "healthy": 5, "lesions": 3, "artefacts": 2},
-    "tiny": {"train": 6, "calibration": 3, "healthy": 2, "lesions": 1, "artefacts": 1},
-}
-"""How many scans of each kind; `tiny` shows that everything runs, and nothing more."""
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of everything: scans of each kind, voxel size in mm, training steps."""
+
+    train: int
+    calibration: int
+    healthy: int
+    each_lesion: int
+    each_artefact: int
+    spacing_mm: float
+    steps: int
+
+
+FULL = Scale(32, 10, 5, 3, 2, spacing_mm=3.0, steps=250)
+TINY = Scale(4, 2, 1, 1, 1, spacing_mm=6.0, steps=6)
+"""Shows that everything runs, and nothing more."""
 
 
 def demo(
@@ -51,17 +64,22 @@ def demo(
         A few scans and training steps, to see that everything runs; its figures mean nothing.
     """
     started = time.monotonic()
-    scale = SCALES["tiny" if tiny else "full"]
+    scale = TINY if tiny else FULL
     with progress_bar() as progress:
         train, calibration, test = _cohorts(output, seed, scale, workers, progress)
         cache = output / "prepared"
         kind = detector_class(METHOD)
-        values: dict[str, Any] = {"spacing_mm": 3.0, "percent_step": 5.0, "seed": seed}
+        values: dict[str, Any] = {
+            "spacing_mm": 3.0,
+            "percent_step": 2.0,
+            "coarse_step": 20.0,
+            "seed": seed,
+        }
         values["training"] = {
-            "steps": 10 if tiny else 300,
+            "steps": scale.steps,
             "batch_size": 1,
             "learning_rate": 3e-3,
-            "validate_every": 5 if tiny else 100,
+            "validate_every": max(scale.steps // 3, 1),
         }
         model = output / "model"
         fit_model(
@@ -101,21 +119,21 @@ def demo(
 
 
 def _cohorts(
-    output: Path, seed: int, scale: dict[str, int], workers: int | None, progress: Progress
+    output: Path, seed: int, scale: Scale, workers: int | None, progress: Progress
 ) -> tuple[Cohort, Cohort, Cohort]:
     """Write training, calibration and test scans, all of different subjects."""
-    healthy = SimulationSettings(modality="T2w", spacing_mm=3.0)
+    healthy = SimulationSettings(modality="T2w", spacing_mm=scale.spacing_mm)
     first = 100_000 * seed
-    jobs = [(healthy, range(first + 9000, first + 9000 + scale["healthy"]))]
+    jobs = [(healthy, range(first + 9000, first + 9000 + scale.healthy))]
     for number, lesion in enumerate(LESIONS):
         start = first + 10_000 + 1000 * number
-        jobs.append((healthy.but(lesion=lesion), range(start, start + scale["lesions"])))
+        jobs.append((healthy.but(lesion=lesion), range(start, start + scale.each_lesion)))
     for number, artefact in enumerate(ARTEFACTS):
         start = first + 20_000 + 1000 * number
-        jobs.append((healthy.but(artefact=artefact), range(start, start + scale["artefacts"])))
+        jobs.append((healthy.but(artefact=artefact), range(start, start + scale.each_artefact)))
     plans = {
-        "train": [(healthy, range(first, first + scale["train"]))],
-        "calibration": [(healthy, range(first + 5000, first + 5000 + scale["calibration"]))],
+        "train": [(healthy, range(first, first + scale.train))],
+        "calibration": [(healthy, range(first + 5000, first + 5000 + scale.calibration))],
         "test": jobs,
     }
     train, calibration, test = (

@@ -186,6 +186,10 @@ class Detector(ABC):
     def _score(self, prepared: Prepared) -> Finding:
         """Score one scan; must not depend on any other scan."""
 
+    def _score_alone(self, prepared: Prepared) -> Array:
+        """Give the score of `_score` alone; override it where the rest costs much."""
+        return self._score(prepared).score
+
     # -- what the base owns -----------------------------------------------------------------
 
     def fit(
@@ -265,20 +269,14 @@ class Detector(ABC):
             With a mask, p-value and lesions if there is a calibration.
         """
         scan = Scan.of(scan)
-        plan = self._fitted_plan()
-        modality = scan.modality(self.trained_on["modality"])
-        prepared = prepare(scan, plan, modality, cache)
+        plan, prepared = self._prepared(scan, cache)
         finding = self._score(prepared)
-        score = median_in_brain(finding.score, prepared.brain.data, self.settings.median_size)
-        if not np.isfinite(score).all():
-            raise AtypiaError(
-                f"scan {scan.id}", f"{self.method} gave scores that are not finite", "Report this"
-            )
+        score_map, score = self._finish(scan, prepared, finding.score)
         prediction = Prediction(
             scan=scan,
-            score_map=plan.to_native(prepared.image.with_data(score, "score"), prepared),
+            score_map=score_map,
             brain=prepared.native_brain,
-            score=top_mean(score, prepared.brain.data, self.settings.top_share),
+            score=score,
             restoration=_native_restoration(plan, prepared, finding),
             own_mask=_native_mask(plan, prepared, finding),
             details=finding.details,
@@ -287,11 +285,11 @@ class Detector(ABC):
 
     def score_map(self, scan: Scan | Volume | str | Path) -> Volume:
         """Give the anomaly score of every voxel, on the scan's own grid."""
-        return self.predict(scan).score_map
+        return self._scored(Scan.of(scan))[0]
 
     def score(self, scan: Scan | Volume | str | Path) -> float:
         """Give the subject-level anomaly score."""
-        return self.predict(scan).score
+        return self._scored(Scan.of(scan))[1]
 
     def calibrate(
         self,
@@ -327,11 +325,11 @@ class Detector(ABC):
         require_disjoint(healthy, self.trained_on["people"], "calibration", "training")
         pooled, quantiles, scores = ScoreHistogram(), [], []
         for scan in track(healthy.scans, f"calibrate {self.method}", progress):
-            found = self.predict(scan, cache=cache)
-            values = found.score_map.data[found.brain.data]
+            score_map, score, brain = self._scored(scan, cache)
+            values = score_map.data[brain.data]
             pooled.update(values)
             quantiles.append(np.quantile(values, QUANTILES))
-            scores.append(found.score)
+            scores.append(score)
         threshold = pooled.quantile(1 - voxel_fpr)
         self.calibration = Calibration(
             voxel_threshold=threshold,
@@ -390,6 +388,29 @@ class Detector(ABC):
             modality,
             files.digest(__version__, self.method, settings, plan.digest(), *prints),
         )
+
+    def _prepared(self, scan: Scan, cache: Path | None) -> tuple[Plan, Prepared]:
+        plan = self._fitted_plan()
+        modality = scan.modality(self.trained_on["modality"])
+        return plan, prepare(scan, plan, modality, cache)
+
+    def _scored(self, scan: Scan, cache: Path | None = None) -> tuple[Volume, float, Volume]:
+        """Give native score map, subject-level score and native brain mask, and nothing else."""
+        _, prepared = self._prepared(scan, cache)
+        score_map, score = self._finish(scan, prepared, self._score_alone(prepared))
+        return score_map, score, prepared.native_brain
+
+    def _finish(self, scan: Scan, prepared: Prepared, score: Array) -> tuple[Volume, float]:
+        """Smooth a method's score, bring it to the scan's grid, and reduce it to one number."""
+        smooth = median_in_brain(score, prepared.brain.data, self.settings.median_size)
+        if not np.isfinite(smooth).all():
+            raise AtypiaError(
+                f"scan {scan.id}", f"{self.method} gave scores that are not finite", "Report this"
+            )
+        score_map = self._fitted_plan().to_native(
+            prepared.image.with_data(smooth, "score"), prepared
+        )
+        return score_map, top_mean(smooth, prepared.brain.data, self.settings.top_share)
 
     def _fitted_plan(self) -> Plan:
         if self.plan is None or not self.trained_on:

@@ -88,8 +88,10 @@ class MaskRefinementSettings(DetectorSettings):
     """Weight of visible voxels in the loss; hidden ones have weight one."""
     validation_share: float = Field(0.15, gt=0, lt=1)
     """Share of the training scans kept for validation and for calibrating gamma."""
-    percent_step: float = Field(1.0, gt=0, le=25)
+    percent_step: float = Field(1.0, gt=0, le=20)
     """Phase A: percent of the brain that leaves the mask in each step."""
+    coarse_step: float | None = Field(None, gt=0, le=80)
+    """The same for the first 80 percent, where the curve is flat; `percent_step` if unset."""
     gamma: float | None = Field(None, gt=0)
     """Slope of the threshold curve at which Phase A stops; calibrated on healthy scans if None."""
     healthy_share: float = Field(0.01, gt=0, lt=1)
@@ -242,11 +244,8 @@ class MaskRefinement(Detector):
             start = masks[knee] if masks else search.brain
             final, mask, rounds = search.refine(start, float(curve[knee]))
         chosen = search.first if self.settings.score_from == "first_pass" else final
-        residual = (search.image - chosen)[0, 0].cpu().numpy()
-        if self.settings.normalise:
-            residual = residual / self.spread_
         return Finding(
-            score=signed(residual, self.settings.sign),
+            score=self._as_score((search.image - chosen)[0, 0].cpu().numpy()),
             restoration=chosen[0, 0].cpu().numpy(),
             mask=mask[0, 0].cpu().numpy(),
             details={
@@ -255,6 +254,16 @@ class MaskRefinement(Detector):
                 "threshold_curve": search.curve_details(curve, knee, self.gamma_),
             },
         )
+
+    def _score_alone(self, prepared: Prepared) -> Array:
+        if self.settings.score_from == "refined":
+            return self._score(prepared).score
+        return self._as_score(_Search(self, prepared).residual())
+
+    def _as_score(self, residual: Array) -> Array:
+        if self.settings.normalise:
+            residual = residual / self.spread_
+        return signed(residual, self.settings.sign)
 
     def _calibrated_gamma(self, healthy: Sequence[Prepared]) -> float:
         """Choose gamma so that typical healthy scans keep at most `healthy_share` in the mask."""
@@ -280,7 +289,11 @@ class _Search:
         # Seeded by the setting alone: a scan's result does not depend on its neighbours.
         self.rng = seeded(self.settings.seed, 13, device=self.device)
         step = self.settings.percent_step
-        self.percent = np.append(np.arange(step, 100, step), 100.0)
+        coarse = self.settings.coarse_step or step
+        early, late = np.arange(coarse, 80, coarse), np.arange(80, 100, step)
+        if coarse == step:
+            early, late = np.arange(step, 100, step), np.array([])
+        self.percent = np.concatenate([early, late, [100.0]])
         self.first = self.reconstruct(self.brain)
         self.unit = 1.0
         if self.settings.scale_free:

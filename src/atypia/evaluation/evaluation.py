@@ -104,7 +104,6 @@ class Evaluation:
     def add(self, result: ScanResult) -> dict[str, Any]:
         """Add one method's result on one scan; give the figures of this scan."""
         brain = result.brain
-        values = result.score_map[brain]
         row: dict[str, Any] = {
             "scan": result.scan,
             "condition": result.condition,
@@ -117,24 +116,26 @@ class Evaluation:
             "voxel_fpr": result.voxel_fpr,
             "flagged": None if result.mask is None else float(result.mask[brain].mean()),
         }
-        if result.lesion is not None and result.lesion[brain].any():
-            truth = result.lesion & brain
+        if result.lesion is not None and result.lesion.any():
+            truth = result.lesion
+            # A lesion may reach out of the brain mask. There the score is zero: it is missed, and
+            # counts as missed, not as absent.
+            region = brain | truth
             histogram = ScoreHistogram()
-            histogram.update(values, truth[brain])
+            histogram.update(result.score_map[region], truth[region])
             self._pooled[result.condition, result.method].merge(histogram)
             ranking = histogram.result()
             row |= {
                 "lesion_share": float(truth.sum() / brain.sum()),
-                # A lesion may reach out of the brain mask: what was not scored is told.
-                "lesion_outside": float((result.lesion & ~brain).sum() / result.lesion.sum()),
+                "lesion_outside": float((truth & ~brain).sum() / truth.sum()),
                 "ap": ranking.average_precision,
                 "auroc": ranking.auroc,
                 "oracle_dice": ranking.best_dice,
                 "oracle_threshold": ranking.best_dice_threshold,
-                "dice": None if result.mask is None else dice(result.mask[brain], truth[brain]),
+                "dice": None if result.mask is None else dice(result.mask[region], truth[region]),
                 "own_dice": None
                 if result.own_mask is None
-                else dice(result.own_mask[brain], truth[brain]),
+                else dice(result.own_mask[region], truth[region]),
             }
         self.scans.append(row)
         return row

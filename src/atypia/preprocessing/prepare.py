@@ -68,20 +68,25 @@ def prepare_all(
     workers
         Number of processes; None for one a core.
 
-    Returns
-    -------
-    iterator of Prepared or Failure
+    Yields
+    ------
+    Prepared or Failure
         One a scan, in the order of the cohort.
     """
     jobs = [(scan, plan, modality, cache) for scan in cohort]
-    return map_in_processes(_attempt, jobs, workers, "prepare", progress)
+    results = map_in_processes(_attempt, jobs, workers, "prepare", progress)
+    for job, result in zip(jobs, results, strict=True):
+        # What lies in the cache is memory-mapped here instead of being sent between processes.
+        yield prepare(*job) if result is None else result
 
 
-def _attempt(job: tuple[Scan, Plan, str | None, Path | None]) -> Prepared | Failure:
+def _attempt(job: tuple[Scan, Plan, str | None, Path | None]) -> Prepared | Failure | None:
+    """Prepare one scan; give None when the result lies in the cache."""
     try:
-        return prepare(*job)
+        prepared = prepare(*job)
     except AtypiaError as error:
         return Failure(job[0], error)
+    return prepared if job[3] is None else None
 
 
 def _store(prepared: Prepared, folder: Path) -> None:
