@@ -53,8 +53,8 @@ def run(quick: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         "coarse_step": 10.0,
     }
     values |= {"spacing_mm": 5.0 if quick else 3.0}
-    steps = {"steps": 20 if quick else 1000, "validate_every": 10 if quick else 250}
-    values["training"] = {**steps, "batch_size": 1, "learning_rate": 2e-3}
+    steps = {"steps": 20 if quick else 800, "validate_every": 10 if quick else 200}
+    values["training"] = {**steps, "batch_size": 2, "learning_rate": 2e-3}
     settings = detector_class(METHOD).settings_class.make(values)
     cache = folder / "prepared"
     model = folder / "model"

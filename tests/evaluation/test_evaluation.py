@@ -76,12 +76,18 @@ def test_the_figures_of_one_scan() -> None:
     assert (row["threshold"], row["provenance"]) == (2.0, THRESHOLD.provenance)
 
 
-def test_the_part_of_a_lesion_outside_the_brain_is_told() -> None:
+def test_a_lesion_outside_the_brain_mask_counts_as_missed() -> None:
     half = np.zeros(SHAPE, bool)
     half[:2, 4, 4] = True
     row = Evaluation().add(result("t", "tumour", 1, lesion=half))
     assert row["lesion_outside"] == 0.5
-    assert row["lesion_share"] == pytest.approx(1 / 512)
+    assert row["lesion_share"] == pytest.approx(2 / 512)
+    outside = np.zeros(SHAPE, bool)
+    outside[0, 4, 4] = True
+    missed = Evaluation().add(result("t", "tumour", 1, lesion=outside))
+    assert missed["lesion_outside"] == 1
+    assert missed["dice"] == 0
+    assert missed["ap"] < 0.01
 
 
 def test_lesion_rows_average_scans_and_pool_voxels() -> None:

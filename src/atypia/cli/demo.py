@@ -29,19 +29,20 @@ ARTEFACTS = ("ghosting", "motion", "spike", "zipper")
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of everything: scans of each kind, voxel size in mm, training steps."""
+    """How much of everything: scans of each kind, voxel sizes of scans and work, steps."""
 
     train: int
     calibration: int
     healthy: int
     each_lesion: int
     each_artefact: int
-    spacing_mm: float
+    scan_mm: float
+    work_mm: float
     steps: int
 
 
-FULL = Scale(32, 10, 5, 3, 2, spacing_mm=3.0, steps=250)
-TINY = Scale(4, 2, 1, 1, 1, spacing_mm=6.0, steps=6)
+FULL = Scale(30, 10, 4, 3, 2, scan_mm=3.0, work_mm=3.0, steps=200)
+TINY = Scale(4, 2, 1, 1, 1, scan_mm=6.0, work_mm=6.0, steps=6)
 """Shows that everything runs, and nothing more."""
 
 
@@ -70,14 +71,15 @@ def demo(
         cache = output / "prepared"
         kind = detector_class(METHOD)
         values: dict[str, Any] = {
-            "spacing_mm": 3.0,
-            "percent_step": 2.0,
-            "coarse_step": 20.0,
+            "spacing_mm": scale.work_mm,
+            "percent_step": 2.5,
+            "coarse_step": 40.0,
+            "most_rounds": 8,
             "seed": seed,
         }
         values["training"] = {
             "steps": scale.steps,
-            "batch_size": 1,
+            "batch_size": 2,
             "learning_rate": 3e-3,
             "validate_every": max(scale.steps // 3, 1),
         }
@@ -107,9 +109,10 @@ def demo(
         run = evaluate_output(results, test, cache=cache, progress=progress)
     found = {"cohort": test.name, **run.evaluation.to_json()}
     files.write_json(results / "evaluation.json", found)
-    from atypia.report import write_report
+    from atypia.report import write_montage, write_report
 
     page = write_report(results)
+    write_montage(results, results / "montage.png", count=len(LESIONS))
     print(tables(found))
     print(f"\nBaselines beside {METHOD}: {', '.join(load_baselines(model))}.")
     print("Simulated T2w brains warped from one template are an easy healthy cohort: these figures")
@@ -122,7 +125,7 @@ def _cohorts(
     output: Path, seed: int, scale: Scale, workers: int | None, progress: Progress
 ) -> tuple[Cohort, Cohort, Cohort]:
     """Write training, calibration and test scans, all of different subjects."""
-    healthy = SimulationSettings(modality="T2w", spacing_mm=scale.spacing_mm)
+    healthy = SimulationSettings(modality="T2w", spacing_mm=scale.scan_mm)
     first = 100_000 * seed
     jobs = [(healthy, range(first + 9000, first + 9000 + scale.healthy))]
     for number, lesion in enumerate(LESIONS):

@@ -11,7 +11,7 @@ stops shrinking.
 What differs from the reference by default, because the reference's way is at fault (each can be
 set back): masks also cover the whole brain in training, as they do at the start of the search;
 hidden voxels are zero and marked by a mask channel instead of random noise, so that results do
-not depend on a draw; a normative prior (mean healthy brain) is an input; scores are residuals in
+not depend on a draw; a normative prior (mean healthy brain) is an input; errors are measured in
 units of their spread in healthy scans; the knee is found on a scale-free curve with a bounded fit,
 and a curve without a knee means "nothing abnormal".
 """
@@ -67,9 +67,8 @@ class MaskRefinementSettings(DetectorSettings):
         },
     }
 
-    channels: tuple[int, ...] = (32, 48, 64)
-    """Channels of the U-Net's levels, from half resolution downwards. On CPUs multiples of 16 from
-    32 on are fast; 16 to 16 channels is slower than 32 to 32."""
+    channels: tuple[int, ...] = (16, 32, 64)
+    """Channels of the U-Net's levels, from half resolution downwards."""
     prior: bool = True
     """Give the network the mean healthy brain, and let it learn the deviation from it."""
     wavelength_mm: float = Field(REFERENCE_WAVELENGTH_MM, gt=0)
@@ -109,11 +108,11 @@ class MaskRefinementSettings(DetectorSettings):
     score_from: Literal["first_pass", "refined"] = "first_pass"
     """Error of the first reconstruction (all hidden), or of Phase B's last one."""
     normalise: bool = True
-    """Divide the residual of the score map by its spread in healthy scans at each voxel."""
+    """Divide residuals by their spread in healthy scans at each voxel, in search and score."""
     floor: float = Field(0.5, ge=0)
     """See `atypia.scoring.spread.healthy_spread`."""
     sign: Sign = "both"
-    """Which deviations count in the score map; the search uses the squared error."""
+    """Which deviations count in the score map; the search takes both."""
     training: TrainingSettings = TrainingSettings()
     """How the network is trained."""
 
@@ -157,9 +156,10 @@ class MaskRefinement(Detector):
             identity=training.identity,
             progress=training.progress,
         )
-        self.gamma_ = settings.gamma or self._calibrated_gamma(held_out)
+        self.spread_ = np.ones(training.grid.shape, dtype=np.float32)
         residuals = (_Search(self, scan).residual() for scan in training.scans)
         self.spread_ = healthy_spread(residuals, training.common_brain(), settings.floor)
+        self.gamma_ = settings.gamma or self._calibrated_gamma(held_out)
 
     # -- learning ---------------------------------------------------------------------------
 
@@ -294,11 +294,14 @@ class _Search:
         if coarse == step:
             early, late = np.arange(step, 100, step), np.array([])
         self.percent = np.concatenate([early, late, [100.0]])
-        self.first = self.reconstruct(self.brain)
+        self.scale: Tensor | float = 1.0
+        if self.settings.normalise:
+            spread = torch.from_numpy(np.asarray(detector.spread_))
+            self.scale = spread.to(self.device).square()[None, None]
         self.unit = 1.0
+        self.first = self.reconstruct(self.brain)
         if self.settings.scale_free:
-            median = float((self.image - self.first)[self.brain].square().median())
-            self.unit = max(median, 1e-12)
+            self.unit = max(float(self.error(self.first)[self.brain].median()), 1e-12)
 
     @torch.inference_mode()
     def reconstruct(self, hidden: Tensor) -> Tensor:
@@ -311,8 +314,8 @@ class _Search:
         return np.asarray((self.image - self.first)[0, 0].cpu().numpy())
 
     def error(self, restored: Tensor) -> Tensor:
-        """Squared error, in units of the median error of the first pass when scale-free."""
-        return (self.image - restored) ** 2 / self.unit
+        """Squared error; over the healthy spread's square, and over its own first median."""
+        return (self.image - restored) ** 2 / self.scale / self.unit
 
     def threshold_curve(self) -> tuple[Array, list[Tensor]]:
         """Phase A: the error above which exactly `100 - t` percent of the brain lies, for each t.

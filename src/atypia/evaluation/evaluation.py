@@ -122,7 +122,8 @@ class Evaluation:
             # counts as missed, not as absent.
             region = brain | truth
             histogram = ScoreHistogram()
-            histogram.update(result.score_map[region], truth[region])
+            scores = np.where(brain, result.score_map, 0)
+            histogram.update(scores[region], truth[region])
             self._pooled[result.condition, result.method].merge(histogram)
             ranking = histogram.result()
             row |= {
@@ -132,10 +133,10 @@ class Evaluation:
                 "auroc": ranking.auroc,
                 "oracle_dice": ranking.best_dice,
                 "oracle_threshold": ranking.best_dice_threshold,
-                "dice": None if result.mask is None else dice(result.mask[region], truth[region]),
+                "dice": None if result.mask is None else dice(result.mask & brain, truth),
                 "own_dice": None
                 if result.own_mask is None
-                else dice(result.own_mask[region], truth[region]),
+                else dice(result.own_mask & brain, truth),
             }
         self.scans.append(row)
         return row
