@@ -21,6 +21,7 @@ _PLACES = {
     "load_detector": "atypia.detectors",
     "open_cohort": "atypia.cohort",
     "read": "atypia.io",
+    "save_detector": "atypia.detectors",
     "simulate_subject": "atypia.simulation",
     "split": "atypia.cohort",
     "write": "atypia.io",

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from atypia.detectors import Detector, load_detector
+from atypia.detectors import Detector, load_detector, save_detector
 from atypia.errors import AtypiaError, CohortError, InputError, NotFittedError, SettingsError
 from atypia.registry import detector_class
 from atypia.volume import Volume
@@ -102,7 +102,7 @@ def check_score_ignores_other_scans(name: str, fitted: Detector, tmp_path: Path)
 
 
 def check_saved_and_loaded_in_a_fresh_process(name: str, fitted: Detector, tmp_path: Path) -> None:
-    fitted.save(tmp_path / "model")
+    save_detector(fitted, tmp_path / "model")
     image, brain, _ = phantom(206, lesion=True)
     np.savez(tmp_path / "scan.npz", data=image.data, affine=image.affine, brain=brain.data)
     code = f"""
@@ -129,7 +129,7 @@ np.save({str(tmp_path / "map.npy")!r}, detector.score_map(scan).data)
 
 
 def check_calibration_changes_only_the_mask(name: str, fitted: Detector, tmp_path: Path) -> None:
-    fitted.save(tmp_path / "model")
+    save_detector(fitted, tmp_path / "model")
     detector = load_detector(tmp_path / "model")
     scan = phantom_scan(207, lesion=True)
     bare = detector.predict(scan)

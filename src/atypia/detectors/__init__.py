@@ -1,7 +1,8 @@
 """Detectors: one file a method, all behind `Detector`."""
 
-from atypia.detectors.base import Detector, DetectorSettings, Finding, Prediction, TrainingSet
-from atypia.detectors.model_folder import load_detector
+from atypia.detectors.base import Detector, DetectorSettings, TrainingSet
+from atypia.detectors.model_folder import load_detector, save_detector
+from atypia.detectors.prediction import Finding, Prediction
 
 __all__ = [
     "Detector",
@@ -10,4 +11,5 @@ __all__ = [
     "Prediction",
     "TrainingSet",
     "load_detector",
+    "save_detector",
 ]

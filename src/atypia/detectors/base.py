@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -17,14 +17,14 @@ import numpy as np
 from pydantic import Field
 
 from atypia import __version__, files
-from atypia.calibration import Calibration, Threshold
+from atypia.calibration import Calibration
 from atypia.cohort.scan import Cohort, Scan
 from atypia.cohort.splits import require_disjoint
+from atypia.detectors.prediction import Finding, Prediction, apply_calibration
 from atypia.errors import AtypiaError, CohortError, NotFittedError, SettingsError
 from atypia.evaluation.histogram import ScoreHistogram
 from atypia.preprocessing import Failure, Plan, Prepared, make_plan, prepare, prepare_all
 from atypia.progress import Progress, silent, track
-from atypia.scoring.components import Lesion, lesions_of, without_small
 from atypia.scoring.reduce import top_mean
 from atypia.scoring.smooth import median_in_brain
 from atypia.settings import Settings
@@ -88,63 +88,6 @@ class TrainingSet:
         for scan in self.scans:
             covered += scan.brain.data
         return covered >= len(self.scans) / 2
-
-
-@dataclass(frozen=True, eq=False)
-class Finding:
-    """What a method says about one scan, on the working grid.
-
-    Parameters
-    ----------
-    score
-        `(X, Y, Z)`, higher = more abnormal; values outside the brain are ignored.
-    restoration
-        The scan as it would look healthy, normalised intensities.
-    mask
-        The method's own label-free segmentation, if it makes one.
-    details
-        JSON values worth showing, e.g. a threshold curve.
-    """
-
-    score: Array
-    restoration: Array | None = None
-    mask: Array | None = None
-    details: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """What a detector found in one scan; every volume is on the scan's own grid.
-
-    Parameters
-    ----------
-    score_map
-        Anomaly score, zero outside the brain.
-    brain
-        Brain mask that was used.
-    score
-        Subject-level score.
-    mask, threshold, p_value, lesions
-        By the calibration; None and empty without one.
-    restoration
-        In the scan's own intensity units, zero outside the brain; None if the method has none.
-    own_mask
-        The method's own label-free segmentation; None if it makes none.
-    details
-        JSON values of the method.
-    """
-
-    scan: Scan
-    score_map: Volume
-    brain: Volume
-    score: float
-    restoration: Volume | None = None
-    own_mask: Volume | None = None
-    details: dict[str, Any] = field(default_factory=dict)
-    mask: Volume | None = None
-    threshold: Threshold | None = None
-    p_value: float | None = None
-    lesions: tuple[Lesion, ...] = ()
 
 
 class Detector(ABC):
@@ -360,13 +303,6 @@ class Detector(ABC):
         """Sixteen digits that change with what was learnt and how scans are scored."""
         return files.digest(self.trained_on.get("identity", ""), self.settings.digest())
 
-    def save(self, folder: str | Path) -> None:
-        """Write the model folder; see `atypia.detectors.model_folder`."""
-        from atypia.detectors.model_folder import save_detector
-
-        self._fitted_plan()
-        save_detector(self, Path(folder))
-
     def identity_of(self, cohort: Cohort) -> str:
         """Digest of method, settings, plan and scans: the same one means the same fit."""
         return self._plan_for(cohort)[2]
@@ -416,24 +352,6 @@ class Detector(ABC):
         if self.plan is None or not self.trained_on:
             raise NotFittedError(self.method, "has not learnt anything yet", "Call fit first")
         return self.plan
-
-
-def apply_calibration(prediction: Prediction, calibration: Calibration | None) -> Prediction:
-    """Add mask, lesions and p-value to a prediction; the score map stays as it is."""
-    if calibration is None:
-        return prediction
-    score = prediction.score_map
-    flagged = (score.data > calibration.voxel_threshold) & prediction.brain.data
-    mask = without_small(score.with_data(flagged, "mask"), calibration.smallest_mm3)
-    return Prediction(
-        **{
-            **prediction.__dict__,
-            "mask": mask,
-            "threshold": calibration.threshold,
-            "p_value": calibration.p_value(prediction.score),
-            "lesions": lesions_of(mask, score),
-        }
-    )
 
 
 def _all_or_error(results: list[Prepared | Failure], cohort: Cohort) -> list[Prepared]:

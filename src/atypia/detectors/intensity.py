@@ -11,7 +11,8 @@ from typing import Literal
 
 import numpy as np
 
-from atypia.detectors.base import Detector, DetectorSettings, Finding, TrainingSet
+from atypia.detectors.base import Detector, DetectorSettings, TrainingSet
+from atypia.detectors.prediction import Finding
 from atypia.preprocessing import Prepared
 
 DARK_LESIONS = ("T1w", "CT")

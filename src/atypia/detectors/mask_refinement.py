@@ -26,7 +26,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from atypia.detectors.base import Detector, DetectorSettings, Finding, TrainingSet
+from atypia.detectors.base import Detector, DetectorSettings, TrainingSet
+from atypia.detectors.prediction import Finding
 from atypia.networks.unet import ResidualUNet
 from atypia.preprocessing import Prepared
 from atypia.scoring.frequency import REFERENCE_WAVELENGTH_MM, high_pass

@@ -35,8 +35,9 @@ FORMAT = 1
 """Grows when a model folder of an older atypia cannot be read any more."""
 
 
-def save_detector(detector: Detector, folder: Path) -> None:
+def save_detector(detector: Detector, folder: str | Path) -> None:
     """Write a fitted detector; an interrupted write leaves no folder that loads."""
+    folder = Path(folder)
     tensors, numbers = _learnt(detector)
     description = folder / "detector.json"
     with files.replacing(folder / "weights.safetensors") as temporary:

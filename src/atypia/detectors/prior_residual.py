@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from atypia.detectors.base import Detector, DetectorSettings, Finding, TrainingSet
+from atypia.detectors.base import Detector, DetectorSettings, TrainingSet
+from atypia.detectors.prediction import Finding
 from atypia.preprocessing import Prepared
 from atypia.scoring.frequency import REFERENCE_WAVELENGTH_MM, high_pass
 from atypia.scoring.residual import Sign, signed

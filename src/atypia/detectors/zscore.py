@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
-from atypia.detectors.base import Detector, DetectorSettings, Finding, TrainingSet
+from atypia.detectors.base import Detector, DetectorSettings, TrainingSet
+from atypia.detectors.prediction import Finding
 from atypia.preprocessing import Prepared
 from atypia.scoring.residual import Sign, signed
 from atypia.scoring.spread import healthy_spread

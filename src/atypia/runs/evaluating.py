@@ -11,8 +11,9 @@ from pathlib import Path
 from atypia import files
 from atypia.cohort.scan import Cohort, Scan
 from atypia.cohort.splits import require_disjoint
-from atypia.detectors.base import Detector, Prediction
+from atypia.detectors.base import Detector
 from atypia.detectors.model_folder import load_baselines
+from atypia.detectors.prediction import Prediction
 from atypia.errors import AtypiaError, CohortError
 from atypia.evaluation.evaluation import Evaluation, ScanResult
 from atypia.preprocessing import Failure

@@ -26,7 +26,8 @@ from typing import Any
 from atypia import __version__, files, io
 from atypia.calibration import Threshold
 from atypia.cohort.scan import METADATA, Cohort, Scan
-from atypia.detectors.base import Detector, Prediction
+from atypia.detectors.base import Detector
+from atypia.detectors.prediction import Prediction
 from atypia.errors import AtypiaError, OutputError
 from atypia.preprocessing import Failure, prepare_all
 from atypia.progress import Progress, silent

@@ -1,0 +1,84 @@
+"""What a method says about a scan (`Finding`), and what the user gets (`Prediction`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from atypia.calibration import Calibration, Threshold
+from atypia.cohort.scan import Scan
+from atypia.scoring.components import Lesion, lesions_of, without_small
+from atypia.volume import Array, Volume
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """What a method says about one scan, on the working grid.
+
+    Parameters
+    ----------
+    score
+        `(X, Y, Z)`, higher = more abnormal; values outside the brain are ignored.
+    restoration
+        The scan as it would look healthy, normalised intensities.
+    mask
+        The method's own label-free segmentation, if it makes one.
+    details
+        JSON values worth showing, e.g. a threshold curve.
+    """
+
+    score: Array
+    restoration: Array | None = None
+    mask: Array | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a detector found in one scan; every volume is on the scan's own grid.
+
+    Parameters
+    ----------
+    score_map
+        Anomaly score, zero outside the brain.
+    brain
+        Brain mask that was used.
+    score
+        Subject-level score.
+    mask, threshold, p_value, lesions
+        By the calibration; None and empty without one.
+    restoration
+        In the scan's own intensity units, zero outside the brain; None if the method has none.
+    own_mask
+        The method's own label-free segmentation; None if it makes none.
+    details
+        JSON values of the method.
+    """
+
+    scan: Scan
+    score_map: Volume
+    brain: Volume
+    score: float
+    restoration: Volume | None = None
+    own_mask: Volume | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+    mask: Volume | None = None
+    threshold: Threshold | None = None
+    p_value: float | None = None
+    lesions: tuple[Lesion, ...] = ()
+
+
+def apply_calibration(prediction: Prediction, calibration: Calibration | None) -> Prediction:
+    """Add mask, lesions and p-value to a prediction; the score map stays as it is."""
+    if calibration is None:
+        return prediction
+    score = prediction.score_map
+    flagged = (score.data > calibration.voxel_threshold) & prediction.brain.data
+    mask = without_small(score.with_data(flagged, "mask"), calibration.smallest_mm3)
+    return replace(
+        prediction,
+        mask=mask,
+        threshold=calibration.threshold,
+        p_value=calibration.p_value(prediction.score),
+        lesions=lesions_of(mask, score),
+    )
