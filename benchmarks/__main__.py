@@ -10,11 +10,11 @@ import ast
 import importlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from benchmarks import timing
+from benchmarks.tables import table
 
 BENCHMARKS = {
     "imports": "benchmarks.imports",
@@ -50,27 +50,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tail = {"hardware": timing.hardware(), "seed": getattr(module, "SEED", SEED)}
     print(json.dumps(head | dict(figures) | tail, allow_nan=False))
     return 0
-
-
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Lay rows out as a Markdown table with aligned columns; the first row names the columns."""
-    if not rows:
-        return "(no rows)"
-    names = list(rows[0])
-    cells = [names, *([_cell(row.get(name)) for name in names] for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
-    lines = [
-        "| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |"
-        for line in cells
-    ]
-    lines.insert(1, "| " + " | ".join("-" * w for w in widths) + " |")
-    return "\n".join(lines)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _description(name: str) -> str:
