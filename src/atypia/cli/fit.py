@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from atypia.cli.shared import Cache, CohortOptions, Output, Workers, progress_bar
 from atypia.detectors.base import DetectorSettings
 from atypia.registry import METHODS, detector_class
-from atypia.runs.fitting import fit_model
+from atypia.runs.fitting import fit_model, is_first_process
 from atypia.settings import merge, read_toml
 
 
@@ -53,6 +53,8 @@ def command_for(method: str) -> Callable[..., int]:
                 overwrite=overwrite,
                 progress=progress,
             )
+        if not is_first_process():
+            return 0
         print(f"{detector.method} fitted on {len(scans)} scans of {scans.name}: {output}")
         print(f"Next: atypia calibrate {output} HEALTHY, with scans of other healthy subjects.")
         return 0

@@ -69,7 +69,7 @@ def fit_model(
         workers=workers,
         progress=progress,
     )
-    if not _is_first_process():
+    if not is_first_process():
         return detector  # the first process of a distributed run writes
     for name in baselines_of(method):
         kind = detector_class(name)
@@ -143,7 +143,8 @@ def _require_usable(folder: Path, overwrite: bool) -> None:
         raise OutputError(folder, "holds files that are no model", "Choose another folder")
 
 
-def _is_first_process() -> bool:
+def is_first_process() -> bool:
+    """Tell whether this is the process of a distributed run that writes and speaks."""
     names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
     rank = next((os.environ[name] for name in names if name in os.environ), "0")
     return rank == "0"
