@@ -42,6 +42,8 @@ def save_detector(detector: Detector, folder: str | Path) -> None:
     description = folder / "detector.json"
     with files.replacing(folder / "weights.safetensors") as temporary:
         save_file(tensors, temporary)
+        # safetensors makes its files private; whoever may enter the folder may read the weights.
+        temporary.chmod(folder.stat().st_mode & 0o666)
         weights_digest = _sha256(temporary)
     files.write_json(folder / "plan.json", detector._fitted_plan().to_json())
     files.write_text(folder / "settings.toml", detector.settings.to_toml())
