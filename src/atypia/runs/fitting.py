@@ -81,6 +81,8 @@ def fit_model(
     log = unfinished / "training.jsonl"
     if log.exists():
         files.write_text(folder / "training.jsonl", log.read_text(encoding="utf-8"))
+    if (unfinished / "tensorboard").is_dir():
+        shutil.copytree(unfinished / "tensorboard", folder / "tensorboard", dirs_exist_ok=True)
     shutil.rmtree(unfinished, ignore_errors=True)
     return detector
 
