@@ -52,7 +52,6 @@ def run(quick: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         "modality": "T1w",
         "seed": SEED,
         "percent_step": 5.0 if quick else 2.0,
-        "coarse_step": 40.0 if quick else 10.0,
     }
     values |= {"spacing_mm": 6.0 if quick else 3.0}
     steps = {"steps": 10 if quick else 800, "validate_every": 5 if quick else 200}

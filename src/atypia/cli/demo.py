@@ -72,8 +72,6 @@ def demo(
         kind = detector_class(METHOD)
         values: dict[str, Any] = {
             "spacing_mm": scale.work_mm,
-            "percent_step": 2.5,
-            "coarse_step": 40.0,
             "most_rounds": 8,
             "seed": seed,
         }

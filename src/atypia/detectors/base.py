@@ -21,7 +21,13 @@ from atypia.calibration import Calibration
 from atypia.cohort.scan import Cohort, Scan
 from atypia.cohort.splits import require_disjoint
 from atypia.detectors.prediction import Finding, Prediction, apply_calibration
-from atypia.errors import AtypiaError, CohortError, NotFittedError, SettingsError
+from atypia.errors import (
+    AtypiaError,
+    CohortError,
+    NotFittedError,
+    SettingsError,
+    unknown_name,
+)
 from atypia.evaluation.histogram import ScoreHistogram
 from atypia.preprocessing import Failure, Plan, Prepared, make_plan, prepare, prepare_all
 from atypia.progress import Progress, silent, track
@@ -47,6 +53,9 @@ class DetectorSettings(Settings):
     """Edge in voxels of the median filter on score maps, the same for every method; 1 for none."""
     top_share: float = Field(0.01, gt=0, le=1)
     """Share of the brain's highest scores whose mean is the subject-level score."""
+    subject_score: str = "top_mean"
+    """The score that ranks scans: top_mean or mean of the score map; mean_error, final_mask_ml or
+    final_mask_share where the method has them."""
     seed: int = Field(0, ge=0)
     """Same seed and scans, same result."""
 
@@ -129,9 +138,9 @@ class Detector(ABC):
     def _score(self, prepared: Prepared) -> Finding:
         """Score one scan; must not depend on any other scan."""
 
-    def _score_alone(self, prepared: Prepared) -> Array:
-        """Give the score of `_score` alone; override it where the rest costs much."""
-        return self._score(prepared).score
+    def _score_alone(self, prepared: Prepared) -> Finding:
+        """Give only what the score map and `subject_score` need; override it where that saves."""
+        return self._score(prepared)
 
     # -- what the base owns -----------------------------------------------------------------
 
@@ -214,12 +223,13 @@ class Detector(ABC):
         scan = Scan.of(scan)
         plan, prepared = self._prepared(scan, cache)
         finding = self._score(prepared)
-        score_map, score = self._finish(scan, prepared, finding.score)
+        score_map, scores = self._finish(scan, prepared, finding)
         prediction = Prediction(
             scan=scan,
             score_map=score_map,
             brain=prepared.native_brain,
-            score=score,
+            score=self._chosen(scores),
+            scores=scores,
             restoration=_native_restoration(plan, prepared, finding),
             own_mask=_native_mask(plan, prepared, finding),
             details=finding.details,
@@ -333,12 +343,15 @@ class Detector(ABC):
     def _scored(self, scan: Scan, cache: Path | None = None) -> tuple[Volume, float, Volume]:
         """Give native score map, subject-level score and native brain mask, and nothing else."""
         _, prepared = self._prepared(scan, cache)
-        score_map, score = self._finish(scan, prepared, self._score_alone(prepared))
-        return score_map, score, prepared.native_brain
+        score_map, scores = self._finish(scan, prepared, self._score_alone(prepared))
+        return score_map, self._chosen(scores), prepared.native_brain
 
-    def _finish(self, scan: Scan, prepared: Prepared, score: Array) -> tuple[Volume, float]:
-        """Smooth a method's score, bring it to the scan's grid, and reduce it to one number."""
-        smooth = median_in_brain(score, prepared.brain.data, self.settings.median_size)
+    def _finish(
+        self, scan: Scan, prepared: Prepared, finding: Finding
+    ) -> tuple[Volume, dict[str, float]]:
+        """Smooth a method's score, bring it to the scan's grid, and reduce it to numbers."""
+        brain = prepared.brain.data
+        smooth = median_in_brain(finding.score, brain, self.settings.median_size)
         if not np.isfinite(smooth).all():
             raise AtypiaError(
                 f"scan {scan.id}", f"{self.method} gave scores that are not finite", "Report this"
@@ -346,7 +359,26 @@ class Detector(ABC):
         score_map = self._fitted_plan().to_native(
             prepared.image.with_data(smooth, "score"), prepared
         )
-        return score_map, top_mean(smooth, prepared.brain.data, self.settings.top_share)
+        scores = {
+            "top_mean": top_mean(smooth, brain, self.settings.top_share),
+            "mean": float(smooth[brain].mean(dtype=np.float64)),
+            **finding.scores,
+        }
+        if finding.mask is not None:
+            # Alignment may scale the brain: a volume means what it is in the scan itself.
+            share = float(finding.mask[brain].mean())
+            native = prepared.native_brain
+            scores["final_mask_share"] = share
+            scores["final_mask_ml"] = (
+                share * float(native.data.sum()) * native.geometry.voxel_volume_mm3 / 1000
+            )
+        return score_map, scores
+
+    def _chosen(self, scores: dict[str, float]) -> float:
+        name = self.settings.subject_score
+        if name not in scores:
+            raise unknown_name(f"subject score of {self.method}", name, scores)
+        return scores[name]
 
     def _fitted_plan(self) -> Plan:
         if self.plan is None or not self.trained_on:

@@ -18,8 +18,8 @@ and a curve without a knee means "nothing abnormal".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -27,20 +27,47 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from atypia.detectors.base import Detector, DetectorSettings, TrainingSet
+from atypia.detectors.mask_search import MaskSearch, SearchRules, curve_details
 from atypia.detectors.prediction import Finding
+from atypia.networks.iterative_mask_unet import FoldedUNet, IterativeMaskUNet
 from atypia.networks.unet import ResidualUNet
 from atypia.preprocessing import Prepared
-from atypia.scoring.frequency import REFERENCE_WAVELENGTH_MM, high_pass
-from atypia.scoring.knee import first_above, slope_of
+from atypia.scoring.frequency import REFERENCE_WAVELENGTH_MM, high_pass, high_pass_by_index
 from atypia.scoring.residual import Sign, signed
 from atypia.scoring.spread import healthy_spread
 from atypia.training import TrainingSettings, train
+from atypia.training.augmentation import Augmentation, augment
 from atypia.training.loop import seeded
-from atypia.training.masks import random_mask
+from atypia.training.masks import error_mask, random_mask
 from atypia.volume import Array
 
+Box = tuple[slice, slice, slice]
 
-class MaskRefinementSettings(DetectorSettings):
+REFERENCE_RULES = {
+    "prior": False,
+    "cutoff": "index",
+    "fill": "noise",
+    "visible_weight": 1.0,
+    "loss_over": "cube",
+    "full_share": 0.0,
+    "near_full_share": 0.0,
+    "error_share": 0.0,
+    "most_blobs": 1,
+    "augmentation": {"flip_share": 0.0, "quarter_turn_share": 0.1, "corruption_share": 0.0},
+    "scale_free": False,
+    "gamma": 0.01,
+    "phase_a": "every_step",
+    "without_knee": "lowest_threshold",
+    "score_from": "refined",
+    "subject_score": "final_mask_ml",
+    "normalise": False,
+    "most_rounds": 100,
+    "crop_mm": None,
+}
+"""What the reference's code does, bugs apart."""
+
+
+class MaskRefinementSettings(SearchRules, DetectorSettings):
     """Settings of `MaskRefinement`."""
 
     presets = {
@@ -52,26 +79,44 @@ class MaskRefinementSettings(DetectorSettings):
             "percent_step": 10.0,
             "training": {"steps": 30, "batch_size": 1, "validate_every": 15, "learning_rate": 3e-3},
         },
-        "reference_rules": {
-            "prior": False,
-            "fill": "noise",
-            "visible_weight": 1.0,
-            "loss_over": "cube",
-            "full_share": 0.0,
-            "near_full_share": 0.0,
-            "most_blobs": 1,
-            "scale_free": False,
-            "gamma": 0.01,
-            "score_from": "refined",
-            "normalise": False,
-            "most_rounds": 100,
+        "large": {
+            "channels": (32, 64, 128, 256),
+            "training": {"steps": 20_000, "batch_size": 4, "validate_every": 500},
+        },
+        "artefacts": {
+            "augmentation": {"flip_share": 0.5, "corruption_share": 0.7, "corruption": 1.0},
+            "subject_score": "mean_error",
+        },
+        "reference_rules": REFERENCE_RULES,
+        "reference": {
+            **REFERENCE_RULES,
+            "spacing_mm": 1.0,
+            "network": "reference",
+            "channels": (16, 32, 64, 128, 256),
+            "validation_share": 0.0,
+            "training": {
+                "epochs": 500,
+                "batch_size": 2,
+                "schedule": "drop",
+                "drop_at": 0.6,
+                "warmup_steps": 0,
+                "clip_norm": 0.0,
+                "snapshot_epochs": 20,
+            },
         },
     }
 
+    network: Literal["space_to_depth", "reference"] = "space_to_depth"
+    """A small residual U-Net that works at half resolution, or the reference's own network."""
     channels: tuple[int, ...] = (16, 32, 64)
     """Channels of the U-Net's levels, from half resolution downwards."""
+    dropout: float = Field(0.2, ge=0, lt=1)
+    """Of the reference's network; the small one has none."""
     prior: bool = True
     """Give the network the mean healthy brain, and let it learn the deviation from it."""
+    cutoff: Literal["wavelength", "index"] = "wavelength"
+    """The high-frequency image's cutoff: `wavelength_mm` on any grid, or the reference's 15 index
+    units and its constant amplitude below, which mean the same on a cube of 192 mm only."""
     wavelength_mm: float = Field(REFERENCE_WAVELENGTH_MM, gt=0)
     """Longest wavelength (mm) of the high-frequency image; the reference's 15 index units."""
     fill: Literal["zero", "noise"] = "zero"
@@ -80,32 +125,19 @@ class MaskRefinementSettings(DetectorSettings):
     """Share of training masks that hide the whole brain."""
     near_full_share: float = Field(0.2, ge=0, le=1)
     """Share of training masks that hide all but a few blobs."""
+    error_share: float = Field(0.1, ge=0, le=1)
+    """Share of training masks that hide the largest errors of the network so far."""
     most_blobs: int = Field(3, ge=1)
     """Largest number of blobs in a training mask."""
     loss_over: Literal["brain", "cube"] = "brain"
     """Where the squared error is averaged."""
     visible_weight: float = Field(0.1, ge=0)
     """Weight of visible voxels in the loss; hidden ones have weight one."""
-    validation_share: float = Field(0.15, gt=0, lt=1)
-    """Share of the training scans kept for validation and for calibrating gamma."""
-    percent_step: float = Field(1.0, gt=0, le=20)
-    """Phase A: percent of the brain that leaves the mask in each step."""
-    coarse_step: float | None = Field(None, gt=0, le=80)
-    """The same for the first 80 percent, where the curve is flat; `percent_step` if unset."""
-    gamma: float | None = Field(None, gt=0)
-    """Slope of the threshold curve at which Phase A stops; calibrated on healthy scans if None."""
-    healthy_share: float = Field(0.01, gt=0, lt=1)
-    """Calibrated gamma: share of the brain that may be left in a healthy scan's mask."""
-    scale_free: bool = True
-    """Divide the curve by the median error, and bound the fit."""
-    fit_limit: float = Field(10.0, gt=0)
-    """Points of the curve above this are not fitted (in units of the curve)."""
-    start_mask: Literal["brain", "best_threshold"] = "brain"
-    """Phase B starts from the whole brain, or from Phase A's mask at the knee."""
-    stop_ratio: float = Field(0.01, gt=0, lt=1)
-    """Phase B ends when the mask shrinks by less than this share."""
-    most_rounds: int = Field(20, ge=1)
-    """Phase B ends after this many rounds in any case."""
+    augmentation: Augmentation = Augmentation()
+    """Random changes of training scans."""
+    validation_share: float = Field(0.15, ge=0, lt=1)
+    """Share of the training scans kept for validation and for calibrating gamma; with 0 all scans
+    train, the last weights are kept, and a calibrated gamma is optimistic."""
     score_from: Literal["first_pass", "refined"] = "first_pass"
     """Error of the first reconstruction (all hidden), or of Phase B's last one."""
     normalise: bool = True
@@ -114,6 +146,10 @@ class MaskRefinementSettings(DetectorSettings):
     """See `atypia.scoring.spread.healthy_spread`."""
     sign: Sign = "both"
     """Which deviations count in the score map; the search takes both."""
+    crop_mm: float | None = Field(8.0, ge=0)
+    """Networks see the brain's box with this margin; None: the whole working grid."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of reconstructions when scoring; bfloat16 pays where the processor computes in it."""
     training: TrainingSettings = TrainingSettings()
     """How the network is trained."""
 
@@ -131,18 +167,27 @@ class MaskRefinement(Detector):
     spread_: Array
 
     def _build(self) -> None:
-        inputs = 3 + self.settings.prior
+        settings = self.settings
+        # Image, high-frequency image; with zeros a channel must tell what is hidden.
+        inputs = 2 + (settings.fill == "zero") + settings.prior
         # Drawn from its own stream: the weights depend on the seed alone.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.settings.seed)
-            network = ResidualUNet(inputs, 1, self.settings.channels)
+            torch.manual_seed(settings.seed)
+            if settings.network == "reference":
+                network: nn.Module = IterativeMaskUNet(
+                    inputs, 1, settings.channels, settings.dropout
+                )
+            else:
+                network = ResidualUNet(inputs, 1, settings.channels)
         self.network_ = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def _fit(self, training: TrainingSet) -> None:
         settings = self.settings
         self.prior_ = training.mean()
         order = np.random.default_rng([settings.seed, 7]).permutation(len(training.scans))
-        kept = max(1, round(settings.validation_share * len(order)))
+        kept = round(settings.validation_share * len(order))
+        if settings.validation_share:
+            kept = max(1, kept)
         # A single scan has to serve for both; its gamma is then optimistic.
         held_out = [training.scans[i] for i in order[:kept]]
         learning = [training.scans[i] for i in order[kept:]] or held_out
@@ -152,22 +197,33 @@ class MaskRefinement(Detector):
             len(learning),
             settings.training,
             seed=settings.seed,
-            validation=lambda network: self._validation(network, held_out),
+            validation=(lambda network: self._validation(network, held_out)) if held_out else None,
             folder=training.folder,
             identity=training.identity,
             progress=training.progress,
         )
         self.spread_ = np.ones(training.grid.shape, dtype=np.float32)
-        residuals = (_Search(self, scan).residual() for scan in training.scans)
-        self.spread_ = healthy_spread(residuals, training.common_brain(), settings.floor)
-        self.gamma_ = settings.gamma or self._calibrated_gamma(held_out)
+        if settings.normalise:
+            residuals = (_Reconstruction(self, scan).residual() for scan in training.scans)
+            brain = training.common_brain()
+            self.spread_ = healthy_spread(residuals, brain, settings.floor)
+        self.gamma_ = settings.gamma or self._calibrated_gamma(held_out or learning)
 
     # -- learning ---------------------------------------------------------------------------
 
     def _loss(self, network: nn.Module, scans: Sequence[Prepared], rng: torch.Generator) -> Tensor:
         settings = self.settings
-        image, brain = _batch(scans, rng.device)
         spacing = scans[0].image.spacing_mm
+        target, brain = _batch(scans, rng.device)
+        prior = self._prior(rng.device)
+        target, brain, prior, corruption = augment(settings.augmentation, target, brain, prior, rng)
+        image = target + corruption * brain
+        fine, coarse = self._guide(image, prior, spacing)
+        if settings.loss_over == "brain" and settings.crop_mm is not None:
+            # What lies outside of the brains earns nothing and costs time.
+            box = box_of(brain, settings.crop_mm, spacing)
+            image, brain, target = image[box], brain[box], target[box]
+            fine, coarse = fine[box], coarse[box]
         hidden = torch.stack(
             [
                 random_mask(
@@ -181,11 +237,17 @@ class MaskRefinement(Detector):
                 for one in brain
             ]
         )
-        restored = self._restore(network, image, hidden, self._guide(image, spacing), rng)
+        chosen = torch.rand(len(scans), generator=rng, device=rng.device) < settings.error_share
+        if bool(chosen.any()):
+            with torch.no_grad():
+                errors = self._restore(network, image, brain, fine, coarse, rng) - image
+            for index in chosen.nonzero()[:, 0].tolist():
+                hidden[index, 0] = error_mask(errors[index, 0].square(), brain[index, 0], rng)
+        restored = self._restore(network, image, hidden, fine, coarse, rng)
         weight = torch.where(hidden, 1.0, settings.visible_weight)
         if settings.loss_over == "brain":
             weight = weight * brain
-        return (weight * (restored - image) ** 2).sum() / weight.sum()
+        return (weight * (restored - target) ** 2).sum() / weight.sum()
 
     def _validation(self, network: nn.Module, scans: Sequence[Prepared]) -> float:
         """Mean squared error in the brain when all of it is hidden, and when blobs are."""
@@ -193,40 +255,48 @@ class MaskRefinement(Detector):
         device = next(network.parameters()).device
         for index, scan in enumerate(scans):
             image, brain = _batch([scan], device)
-            guide = self._guide(image, scan.image.spacing_mm)
+            spacing = scan.image.spacing_mm
+            fine, coarse = self._guide(image, self._prior(device), spacing)
             rng = seeded(self.settings.seed, 11, index, device=device)
-            blobs = random_mask(brain[0, 0], scan.image.spacing_mm, rng, most_blobs=3)[None, None]
+            blobs = random_mask(brain[0, 0], spacing, rng, most_blobs=3)[None, None]
             for hidden in (brain, blobs):
-                restored = self._restore(network, image, hidden, guide, rng)
+                restored = self._restore(network, image, hidden, fine, coarse, rng)
                 total += float(((restored - image) ** 2)[brain].mean())
         return total / (2 * len(scans))
 
+    def _prior(self, device: torch.device) -> Tensor:
+        """Give the mean healthy brain `(1, 1, X, Y, Z)`."""
+        return torch.from_numpy(np.asarray(self.prior_)).to(device)[None, None]
+
     def _guide(
-        self, image: Tensor, spacing_mm: tuple[float, float, float]
+        self, image: Tensor, prior: Tensor, spacing_mm: tuple[float, float, float]
     ) -> tuple[Tensor, Tensor]:
         """Give the high-frequency image, and the coarse prior (zero without a prior)."""
-        wavelength = self.settings.wavelength_mm
-        fine = high_pass(image, spacing_mm, wavelength)
-        if not self.settings.prior:
-            return fine, torch.zeros_like(image[:1])
-        prior = torch.from_numpy(np.asarray(self.prior_)).to(image.device)[None, None]
-        return fine, prior - high_pass(prior, spacing_mm, wavelength)
+        settings = self.settings
+        if settings.cutoff == "index":
+            fine = high_pass_by_index(image)
+        else:
+            fine = high_pass(image, spacing_mm, settings.wavelength_mm)
+        if not settings.prior:
+            return fine, torch.zeros_like(image)
+        coarse = prior - high_pass(prior, spacing_mm, settings.wavelength_mm)
+        return fine, coarse.expand_as(image)
 
     def _restore(
         self,
-        network: nn.Module,
+        network: Callable[[Tensor], Tensor],
         image: Tensor,
         hidden: Tensor,
-        guide: tuple[Tensor, Tensor],
+        fine: Tensor,
+        coarse: Tensor,
         rng: torch.Generator,
     ) -> Tensor:
         """Reconstruct `(B, 1, X, Y, Z)` from what is visible and the guide."""
-        fine, coarse = guide
-        coarse = coarse.expand_as(image)
-        filling = torch.zeros_like(image)
         if self.settings.fill == "noise":
             filling = torch.randn(image.shape, generator=rng, device=image.device)
-        channels = [torch.where(hidden, filling, image), fine, hidden.float()]
+            channels = [torch.where(hidden, filling, image), fine]
+        else:
+            channels = [torch.where(hidden, 0.0, image), fine, hidden.float()]
         if self.settings.prior:
             channels.append(coarse)
         answer: Tensor = network(torch.cat(channels, dim=1)).float()
@@ -236,154 +306,130 @@ class MaskRefinement(Detector):
     # -- scoring ----------------------------------------------------------------------------
 
     def _score(self, prepared: Prepared) -> Finding:
-        search = _Search(self, prepared)
-        curve, masks = search.threshold_curve()
-        knee = search.knee(curve, self.gamma_)
-        outcome = "nothing abnormal" if knee is None else "mask refined"
-        final, mask, rounds = search.first, torch.zeros_like(search.brain), 0
-        if knee is not None:
-            start = masks[knee] if masks else search.brain
-            final, mask, rounds = search.refine(start, float(curve[knee]))
-        chosen = search.first if self.settings.score_from == "first_pass" else final
-        return Finding(
-            score=self._as_score((search.image - chosen)[0, 0].cpu().numpy()),
-            restoration=chosen[0, 0].cpu().numpy(),
-            mask=mask[0, 0].cpu().numpy(),
+        reconstruction = _Reconstruction(self, prepared)
+        search = reconstruction.search()
+        result = search.run(self.gamma_)
+        chosen = search.first if self.settings.score_from == "first_pass" else result.restored
+        return self._finding(
+            reconstruction,
+            chosen,
+            mask=reconstruction.on_grid(result.mask),
             details={
-                "outcome": outcome,
-                "rounds": rounds,
-                "threshold_curve": search.curve_details(curve, knee, self.gamma_),
+                "outcome": result.outcome,
+                "rounds": result.rounds,
+                "forwards": result.forwards,
+                "threshold_curve": curve_details(result, self.gamma_, self._unit()),
             },
         )
 
-    def _score_alone(self, prepared: Prepared) -> Array:
-        if self.settings.score_from == "refined":
-            return self._score(prepared).score
-        return self._as_score(_Search(self, prepared).residual())
+    def _score_alone(self, prepared: Prepared) -> Finding:
+        simple = self.settings.subject_score in ("top_mean", "mean", "mean_error")
+        if self.settings.score_from == "refined" or not simple:
+            return self._score(prepared)
+        reconstruction = _Reconstruction(self, prepared)
+        return self._finding(reconstruction, reconstruction.restore(reconstruction.brain))
 
-    def _as_score(self, residual: Array) -> Array:
+    def _finding(
+        self,
+        reconstruction: _Reconstruction,
+        restored: Tensor,
+        mask: Array | None = None,
+        details: dict[str, object] | None = None,
+    ) -> Finding:
+        residual = reconstruction.on_grid(reconstruction.image - restored)
         if self.settings.normalise:
             residual = residual / self.spread_
-        return signed(residual, self.settings.sign)
+        brain = reconstruction.prepared.brain.data
+        return Finding(
+            score=signed(residual, self.settings.sign),
+            restoration=reconstruction.on_grid(restored),
+            mask=mask,
+            scores={"mean_error": float(np.square(residual[brain], dtype=np.float64).mean())},
+            details=details or {},
+        )
+
+    def _unit(self) -> str:
+        if self.settings.scale_free:
+            return "median error"
+        return "healthy spread squared" if self.settings.normalise else "intensity squared"
 
     def _calibrated_gamma(self, healthy: Sequence[Prepared]) -> float:
         """Choose gamma so that typical healthy scans keep at most `healthy_share` in the mask."""
         last_percent = 100 * (1 - self.settings.healthy_share)
         steepest = []
         for scan in healthy:
-            search = _Search(self, scan)
-            curve, _ = search.threshold_curve()
-            slope = search.slope(curve).slope
-            steepest.append(float(slope[search.percent <= last_percent].max(initial=0.0)))
+            curve = _Reconstruction(self, scan).search().threshold_curve()
+            early = curve.percent <= last_percent
+            steepest.append(float(curve.fit.slope[early].max(initial=0.0)))
         return max(float(np.median(steepest)), 1e-9)
 
 
-class _Search:
-    """The two phases on one scan."""
+class _Reconstruction:
+    """One scan in the network's box, ready to be reconstructed under any mask."""
 
     def __init__(self, detector: MaskRefinement, prepared: Prepared) -> None:
-        self.settings = detector.settings
-        self.detector = detector
-        self.device = next(detector.network_.parameters()).device
-        self.image, self.brain = _batch([prepared], self.device)
-        self.guide = detector._guide(self.image, prepared.image.spacing_mm)
+        self.detector, self.prepared = detector, prepared
+        settings, network = detector.settings, detector.network_
+        self.device = next(network.parameters()).device
+        self.dtype = getattr(torch, settings.precision)
+        folded = isinstance(network, IterativeMaskUNet)
+        self.network: Callable[[Tensor], Tensor] = FoldedUNet(network) if folded else network  # type: ignore[arg-type]
+        image, brain = _batch([prepared], self.device)
+        spacing = prepared.image.spacing_mm
+        fine, coarse = detector._guide(image, detector._prior(self.device), spacing)
+        self.box: tuple[slice, ...] = (slice(None),) * 5
+        if settings.crop_mm is not None:
+            self.box = box_of(brain, settings.crop_mm, spacing)
+        self.image, self.brain = image[self.box], brain[self.box]
+        self.fine, self.coarse = fine[self.box], coarse[self.box]
         # Seeded by the setting alone: a scan's result does not depend on its neighbours.
-        self.rng = seeded(self.settings.seed, 13, device=self.device)
-        step = self.settings.percent_step
-        coarse = self.settings.coarse_step or step
-        early, late = np.arange(coarse, 80, coarse), np.arange(80, 100, step)
-        if coarse == step:
-            early, late = np.arange(step, 100, step), np.array([])
-        self.percent = np.concatenate([early, late, [100.0]])
-        self.scale: Tensor | float = 1.0
-        if self.settings.normalise:
-            spread = torch.from_numpy(np.asarray(detector.spread_))
-            self.scale = spread.to(self.device).square()[None, None]
-        self.unit = 1.0
-        self.first = self.reconstruct(self.brain)
-        if self.settings.scale_free:
-            self.unit = max(float(self.error(self.first)[self.brain].median()), 1e-12)
+        self.rng = seeded(settings.seed, 13, device=self.device)
 
     @torch.inference_mode()
-    def reconstruct(self, hidden: Tensor) -> Tensor:
-        """Reconstruct the scan with a mask hidden."""
-        detector = self.detector
-        return detector._restore(detector.network_, self.image, hidden, self.guide, self.rng)
+    def restore(self, hidden: Tensor) -> Tensor:
+        """Reconstruct the scan with a mask hidden, both `(1, 1, X, Y, Z)` in the box."""
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return self.detector._restore(
+                self.network, self.image, hidden, self.fine, self.coarse, self.rng
+            )
+
+    def search(self) -> MaskSearch:
+        """Prepare the search; it makes the first reconstruction."""
+        spread = None
+        if self.detector.settings.normalise:
+            spread = torch.from_numpy(np.asarray(self.detector.spread_)).to(self.device)
+            spread = spread[None, None][self.box]
+        return MaskSearch(self.restore, self.image, self.brain, self.detector.settings, spread)
 
     def residual(self) -> Array:
-        """Scan minus its first reconstruction, `(X, Y, Z)`."""
-        return np.asarray((self.image - self.first)[0, 0].cpu().numpy())
+        """Scan minus its first reconstruction, on the working grid."""
+        return self.on_grid(self.image - self.restore(self.brain))
 
-    def error(self, restored: Tensor) -> Tensor:
-        """Squared error; over the healthy spread's square, and over its own first median."""
-        return (self.image - restored) ** 2 / self.scale / self.unit
+    def on_grid(self, values: Tensor) -> Array:
+        """Put values of the box onto the working grid `(X, Y, Z)`, zero elsewhere."""
+        grid = np.zeros(self.prepared.image.shape, dtype=values[:0].cpu().numpy().dtype)
+        grid[self.box[2:]] = values[0, 0].cpu().numpy()
+        return grid
 
-    def threshold_curve(self) -> tuple[Array, list[Tensor]]:
-        """Phase A: the error above which exactly `100 - t` percent of the brain lies, for each t.
 
-        Returns
-        -------
-        tuple
-            The curve `(T,)`, and the mask of each step (none unless Phase B starts from one).
-        """
-        error = self.error(self.first)
-        count = int(self.brain.sum())
-        curve, masks = [], []
-        for percent in self.percent:
-            inside = error[self.brain]
-            rank = min(count, max(1, round(count * percent / 100)))
-            threshold = float(inside.kthvalue(rank).values)
-            mask = (error > threshold) & self.brain
-            curve.append(threshold)
-            if self.settings.start_mask == "best_threshold":
-                masks.append(mask)
-            if percent < 100:
-                error = self.error(self.reconstruct(mask))
-        return np.array(curve), masks
-
-    def slope(self, curve: Array) -> Any:
-        """Slope of the curve by percent; see `atypia.scoring.knee`."""
-        limit = np.inf if self.settings.scale_free else self.settings.fit_limit
-        return slope_of(self.percent, curve, limit, bounded=self.settings.scale_free)
-
-    def knee(self, curve: Array, gamma: float) -> int | None:
-        """Give the step at which the curve becomes steep; None when it never does."""
-        step = first_above(self.slope(curve).slope, gamma)
-        # At 100 percent the mask is empty: a curve that is steep only there has no knee.
-        return None if step is None or step == len(self.percent) - 1 else step
-
-    def refine(self, start: Tensor, threshold: float) -> tuple[Tensor, Tensor, int]:
-        """Phase B: shrink the mask to "error above the threshold" until it stays.
-
-        Returns
-        -------
-        tuple
-            Last reconstruction, the mask that follows from it, number of rounds.
-        """
-        mask, rounds = start, 0
-        while True:
-            rounds += 1
-            restored = self.reconstruct(mask)
-            following = (self.error(restored) > threshold) & self.brain
-            before, after = int(mask.sum()), int(following.sum())
-            small = before == 0 or (before - after) / before < self.settings.stop_ratio
-            if small or rounds >= self.settings.most_rounds:
-                return restored, following, rounds
-            mask = following
-
-    def curve_details(self, curve: Array, knee: int | None, gamma: float) -> dict[str, Any]:
-        """Give the curve and its fit as JSON values."""
-        fit = self.slope(curve)
-        return {
-            "percent": self.percent.tolist(),
-            "threshold": curve.tolist(),
-            "fitted": None if fit.fitted is None else fit.fitted.tolist(),
-            "determination": fit.determination,
-            "gamma": gamma,
-            "knee_percent": None if knee is None else float(self.percent[knee]),
-            "chosen": None if knee is None else float(curve[knee]),
-            "unit": "median error" if self.settings.scale_free else "normalised intensity squared",
-        }
+def box_of(
+    brain: Tensor, margin_mm: float, spacing_mm: tuple[float, float, float]
+) -> tuple[slice, ...]:
+    """Give the slices of `(B, C, X, Y, Z)` that hold all brains, with a margin on each side."""
+    slices = [slice(None), slice(None)]
+    for axis, spacing in enumerate(spacing_mm):
+        others = tuple(a for a in range(5) if a != axis + 2)
+        found = brain.any(dim=others[0], keepdim=True)
+        for other in others[1:]:
+            found = found.any(dim=other, keepdim=True)
+        places = found.flatten().nonzero()[:, 0]
+        if not len(places):
+            slices.append(slice(None))
+            continue
+        margin = int(np.ceil(margin_mm / spacing))
+        first, last = int(places[0]) - margin, int(places[-1]) + margin + 1
+        slices.append(slice(max(first, 0), last))
+    return tuple(slices)
 
 
 def _batch(scans: Sequence[Prepared], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,8 @@ class Finding:
         The scan as it would look healthy, normalised intensities.
     mask
         The method's own label-free segmentation, if it makes one.
+    scores
+        Subject-level scores of the method's own, by name.
     details
         JSON values worth showing, e.g. a threshold curve.
     """
@@ -30,6 +32,7 @@ class Finding:
     score: Array
     restoration: Array | None = None
     mask: Array | None = None
+    scores: dict[str, float] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
 
 
@@ -44,7 +47,9 @@ class Prediction:
     brain
         Brain mask that was used.
     score
-        Subject-level score.
+        Subject-level score: the one of `scores` that the settings name.
+    scores
+        All subject-level scores by name.
     mask, threshold, p_value, lesions
         By the calibration; None and empty without one.
     restoration
@@ -59,6 +64,7 @@ class Prediction:
     score_map: Volume
     brain: Volume
     score: float
+    scores: dict[str, float] = field(default_factory=dict)
     restoration: Volume | None = None
     own_mask: Volume | None = None
     details: dict[str, Any] = field(default_factory=dict)

@@ -74,6 +74,8 @@ def fit_model(
     for name in baselines_of(method):
         kind = detector_class(name)
         shared = {k: getattr(settings, k) for k in DetectorSettings.model_fields}
+        # A method's own score is unknown to a baseline; it ranks scans by its default.
+        del shared["subject_score"]
         baseline = kind(kind.settings_class.make(shared))
         baseline.fit(cohort, cache=cache or unfinished / "prepared", progress=progress)
         save_detector(baseline, folder / "baselines" / name)
@@ -81,8 +83,9 @@ def fit_model(
     log = unfinished / "training.jsonl"
     if log.exists():
         files.write_text(folder / "training.jsonl", log.read_text(encoding="utf-8"))
-    if (unfinished / "tensorboard").is_dir():
-        shutil.copytree(unfinished / "tensorboard", folder / "tensorboard", dirs_exist_ok=True)
+    for kept in ("tensorboard", "snapshots"):
+        if (unfinished / kept).is_dir():
+            shutil.copytree(unfinished / kept, folder / kept, dirs_exist_ok=True)
     shutil.rmtree(unfinished, ignore_errors=True)
     return detector
 

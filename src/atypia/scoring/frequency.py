@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-REFERENCE_WAVELENGTH_MM = 192 / 15
+REFERENCE_RADIUS = 15
+REFERENCE_WAVELENGTH_MM = 192 / REFERENCE_RADIUS
 
 
 def high_pass(
@@ -36,6 +37,32 @@ def high_pass(
     spectrum = torch.fft.rfftn(image.float(), dim=(-3, -2, -1))
     keep = _radius(shape, spacing_mm, image.device) >= 1.0 / wavelength_mm
     fine: Tensor = torch.fft.irfftn(spectrum * keep, s=shape, dim=(-3, -2, -1))
+    return fine
+
+
+def high_pass_by_index(image: Tensor, radius: float = REFERENCE_RADIUS) -> Tensor:
+    """Remove waves by their index, as the reference's code does it; for parity with it.
+
+    Where the distance to the centre of k-space, counted in indices (waves per field of view), is
+    below `radius`, the amplitude becomes 1 (not 0) and the phase stays. On a cube of 192 mm the
+    cutoff is the same as `high_pass` with 12.8 mm; on other grids it means something else.
+
+    Parameters
+    ----------
+    image
+        `(..., X, Y, Z)`, float32.
+    radius
+        In indices.
+    """
+    shape = image.shape[-3:]
+    spectrum = torch.fft.rfftn(image.float(), dim=(-3, -2, -1))
+    numbers = [torch.fft.fftfreq(n, 1 / n, device=image.device) for n in shape]
+    x, y, z = (number.square() for number in numbers)
+    half = z[: spectrum.shape[-1]]
+    removed = x[:, None, None] + y[:, None] + half < radius**2
+    unit = torch.polar(torch.ones_like(spectrum.real), spectrum.angle())
+    spectrum = torch.where(removed, unit, spectrum)
+    fine: Tensor = torch.fft.irfftn(spectrum, s=shape, dim=(-3, -2, -1))
     return fine
 
 

@@ -17,7 +17,7 @@ FloatArray = NDArray[np.float64]
 LARGEST_RATE = np.pi / 200
 """With a larger `b` the tangent would have its pole before 100 percent."""
 POOR_FIT = 0.85
-"""Coefficient of determination below which the fit is not used."""
+"""Coefficient of determination below which the reference does not use the fit."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,13 @@ class CurveFit:
     determination: float | None
 
 
-def slope_of(percent: FloatArray, curve: FloatArray, limit: float, bounded: bool) -> CurveFit:
+def slope_of(
+    percent: FloatArray,
+    curve: FloatArray,
+    limit: float,
+    bounded: bool,
+    least_determination: float = POOR_FIT,
+) -> CurveFit:
     """Fit a threshold curve and give its slope.
 
     Parameters
@@ -52,6 +58,8 @@ def slope_of(percent: FloatArray, curve: FloatArray, limit: float, bounded: bool
         Points from the first one above this on are not fitted.
     bounded
         Keep `a` positive and the pole beyond 100 percent (the reference does not).
+    least_determination
+        R squared below which finite differences stand in for the fit.
     """
     above = np.flatnonzero(curve > limit)
     stop = int(above[0]) if above.size else len(curve)
@@ -60,7 +68,7 @@ def slope_of(percent: FloatArray, curve: FloatArray, limit: float, bounded: bool
         a, b = parameters
         fitted = a * np.tan(b * percent)
         determination = _determination(percent, curve, fitted)
-        if determination >= POOR_FIT:
+        if determination >= least_determination:
             return CurveFit(a * b / np.cos(b * percent) ** 2, fitted, determination)
         return CurveFit(_differences(percent, curve), None, determination)
     return CurveFit(_differences(percent, curve), None, None)

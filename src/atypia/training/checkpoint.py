@@ -83,6 +83,15 @@ class Checkpoint:
         with files.replacing(self.path) as temporary:
             save_file(copies, temporary, metadata={"training": json.dumps(counts)})
 
+    def snapshot(self, epoch: int) -> None:
+        """Keep the weights of this moment in `snapshots/epoch-NNNN.safetensors`."""
+        if self.folder is None:
+            return
+        path = Path(self.folder) / "snapshots" / f"epoch-{epoch:04d}.safetensors"
+        metadata = {"training": json.dumps({"identity": self.identity, "step": self.step})}
+        with files.replacing(path) as temporary:
+            save_file(cpu_copy(self.network), temporary, metadata=metadata)
+
     def load(self) -> None:
         """Go on from the file, if there is one.
 

@@ -36,6 +36,8 @@ class TrainingSettings(Settings):
 
     steps: int = Field(2000, ge=1)
     """Optimiser steps."""
+    epochs: int | None = Field(None, ge=1)
+    """Passes over the scans; replaces `steps` where it is given."""
     batch_size: int = Field(2, ge=1)
     """Scans a step, on each device."""
     learning_rate: float = Field(1e-3, gt=0)
@@ -54,6 +56,8 @@ class TrainingSettings(Settings):
     """Validations without improvement after which training stops; 0 for never."""
     checkpoint_every: int = Field(100, ge=1)
     """Steps between two checkpoints, from which a killed run resumes."""
+    snapshot_epochs: int | None = Field(None, ge=1)
+    """Passes over the scans between two sets of weights that are kept for good, in `snapshots/`."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     devices: int = Field(1, ge=1)
@@ -118,17 +122,19 @@ def train(
     trained, optimizer = fabric.setup(network, optimizer)
     state = Checkpoint(folder if fabric.is_global_zero else None, identity, network, optimizer)
     state = _agreed_start(fabric, state, folder, identity, network, optimizer)
+    steps, epoch = _steps(settings, count), _steps_of_an_epoch(settings, count)
+    snapshot_every = None if settings.snapshot_epochs is None else settings.snapshot_epochs * epoch
     log = TrainingLog(folder if fabric.is_global_zero else None, state.step, settings.tensorboard)
     with log:
-        for step in range(state.step, settings.steps):
+        for step in range(state.step, steps):
             if state.exhausted(settings.patience):
                 break
-            rate = _learning_rate(settings, step)
+            rate = _learning_rate(settings, step / steps, step)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             value = _step(fabric, trained, optimizer, loss, count, settings, seed, step)
             state.step = step + 1
-            last = state.step == settings.steps
+            last = state.step == steps
             due = last or state.step % settings.validate_every == 0
             if validation and due:
                 trained.eval()
@@ -137,9 +143,11 @@ def train(
             log.record(state.step, loss=value, learning_rate=rate, validation=state.latest)
             if last or state.step % settings.checkpoint_every == 0 or (validation and due):
                 state.save()
-            progress("train", state.step, settings.steps, f"loss {value:.4f}")
-    early = state.exhausted(settings.patience) and state.step < settings.steps
-    progress("train", settings.steps, settings.steps, "stopped early" if early else "")
+            if snapshot_every and state.step % snapshot_every == 0:
+                state.snapshot(state.step // epoch)
+            progress("train", state.step, steps, f"loss {value:.4f}")
+    early = state.exhausted(settings.patience) and state.step < steps
+    progress("train", steps, steps, "stopped early" if early else "")
     state.restore_best()
     network.cpu().eval()
     return TrainingReport(
@@ -227,9 +235,18 @@ def _step(
     return float(value.detach())
 
 
-def _learning_rate(settings: TrainingSettings, step: int) -> float:
+def _steps_of_an_epoch(settings: TrainingSettings, count: int) -> int:
+    return max(1, count // (settings.batch_size * settings.devices))
+
+
+def _steps(settings: TrainingSettings, count: int) -> int:
+    if settings.epochs is None:
+        return settings.steps
+    return settings.epochs * _steps_of_an_epoch(settings, count)
+
+
+def _learning_rate(settings: TrainingSettings, share: float, step: int) -> float:
     rate = settings.learning_rate * min(1.0, (step + 1) / max(1, settings.warmup_steps))
-    share = step / settings.steps
     if settings.schedule == "cosine":
         return float(rate * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * share))))
     if settings.schedule == "drop" and share >= settings.drop_at:

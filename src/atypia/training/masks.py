@@ -120,6 +120,34 @@ def random_mask(
     return brain & ~blobs if dice < full_share + near_full_share else blobs
 
 
+def error_mask(error: Tensor, brain: Tensor, rng: torch.Generator) -> Tensor:
+    """Hide the voxels of largest error, as the search does on its way to the knee.
+
+    Parameters
+    ----------
+    error
+        `(X, Y, Z)`, of any reconstruction.
+    brain
+        `(X, Y, Z)` boolean.
+    rng
+        Draws the share of the brain that is hidden: between 0.5 and 90 percent, small shares as
+        often as large ones.
+
+    Returns
+    -------
+    torch.Tensor
+        `(X, Y, Z)` boolean, within the brain; true = hidden.
+    """
+    inside = error[brain]
+    if not len(inside):
+        return brain.clone()
+    low, high = math.log(0.005), math.log(0.9)
+    draw = float(torch.rand(1, generator=rng, device=error.device))
+    share = math.exp(low + (high - low) * draw)
+    rank = min(len(inside), max(1, round(len(inside) * (1 - share))))
+    return (error > inside.kthvalue(rank).values) & brain
+
+
 def _random_rotation(rng: torch.Generator) -> Tensor:
     """Draw a Haar-random orthogonal 3x3 matrix."""
     turn, upper = torch.linalg.qr(torch.randn(3, 3, generator=rng, device=rng.device))
