@@ -16,6 +16,7 @@ from atypia.simulation import (
     apply_artefact,
     sample_artefact,
 )
+from atypia.simulation.artefacts import ALIASES
 from atypia.volume import Volume
 
 NAMES = list(ARTEFACTS)
@@ -121,9 +122,10 @@ def test_an_empty_image_stays_empty() -> None:
     assert not add_artefact(volume, "ghosting", 3, 1).data.any()
 
 
-def test_alias_of_the_reference_is_the_same_artefact(healthy: SimulatedSubject) -> None:
-    one = add_artefact(healthy.image, "Gaussian_noise", 3, 1)
-    two = add_artefact(healthy.image, "gaussian_noise", 3, 1)
+@pytest.mark.parametrize(("alias", "name"), ALIASES.items())
+def test_alias_is_the_same_artefact(alias: str, name: str, healthy: SimulatedSubject) -> None:
+    one = add_artefact(healthy.image, alias, 3, 1)
+    two = add_artefact(healthy.image, name, 3, 1)
     np.testing.assert_array_equal(one.data, two.data)
     assert not np.array_equal(one.data, healthy.image.data)
 

@@ -46,7 +46,9 @@ def simulate(
     lesion
         tumour, stroke, white_matter_lesions or cavity; healthy if unset.
     artefact
-        e.g. ghosting, motion, spike, zipper; none if unset.
+        gaussian_noise, spike, periodic_line, ring, zipper, ghosting, motion, bias_field, top_chunk,
+        middle_chunk, smoothing, gibbs, folding, bad_line, bad_point, empty_line, line_shift or
+        susceptibility; none if unset.
     severity
         Of the artefact, 1 (barely visible) to 5 (gross).
     """

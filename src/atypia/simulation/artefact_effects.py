@@ -1,61 +1,17 @@
-"""The physics of the artefacts, each a function of a canvas, a strength and a generator.
+"""The physics of the artefacts that are computed from the image.
 
-Axes are right, anterior, superior; phase encoding runs along y and slices lie along z. Each
-function draws its geometry before it uses the strength, so that a stronger artefact is the same
-one, only stronger.
+Each is a function of a canvas, a strength and a generator. Axes are right, anterior, superior;
+phase encoding runs along y and slices lie along z. Each function draws its geometry before it uses
+the strength, so that a stronger artefact is the same one, only stronger.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
-
 import numpy as np
 from numpy.typing import NDArray
 
+from atypia.simulation.artefact_canvas import Canvas
 from atypia.simulation.fields import Float
-
-
-@dataclass(frozen=True, eq=False)
-class Canvas:
-    """An image ready to be falsified.
-
-    Parameters
-    ----------
-    data
-        `(X, Y, Z)`, RAS+, background 0, the brain's 99th percentile 1.
-    inside
-        Brain mask.
-    spacing_mm
-        Along x, y and z.
-    """
-
-    data: Float
-    inside: NDArray[np.bool_]
-    spacing_mm: tuple[float, float, float]
-
-    @cached_property
-    def box(self) -> list[tuple[int, int]]:
-        """First and last voxel of the brain along each axis."""
-        bounds = []
-        for axis in range(3):
-            others = tuple(a for a in range(3) if a != axis)
-            found = np.flatnonzero(self.inside.any(axis=others))
-            bounds.append((int(found[0]), int(found[-1])))
-        return bounds
-
-    @cached_property
-    def middle_mm(self) -> Float:
-        """Middle of the brain's box, mm from the first voxel."""
-        steps = [(a + b) / 2 * s for (a, b), s in zip(self.box, self.spacing_mm, strict=True)]
-        return np.asarray(steps, dtype=np.float32)
-
-    def axis_mm(self, axis: int) -> Float:
-        """Coordinates along an axis, mm from the middle of the brain, shaped to broadcast."""
-        places = np.arange(self.data.shape[axis], dtype=np.float32) * self.spacing_mm[axis]
-        shape = [1, 1, 1]
-        shape[axis] = -1
-        return np.asarray(places - self.middle_mm[axis], dtype=np.float32).reshape(shape)
 
 
 def gaussian_noise(canvas: Canvas, strength: float, rng: np.random.Generator) -> Float:
@@ -114,45 +70,6 @@ def zipper(canvas: Canvas, strength: float, rng: np.random.Generator) -> Float:
     return np.asarray(np.abs(canvas.data + added), dtype=np.float32)
 
 
-def ghosting(canvas: Canvas, strength: float, rng: np.random.Generator) -> Float:
-    """Weaken every n-th line of k-space along y, except the innermost."""
-    from scipy import fft
-
-    count = int(rng.integers(2, 5))
-    lines = fft.fft(canvas.data, axis=1)
-    number = np.rint(fft.fftfreq(canvas.data.shape[1]) * canvas.data.shape[1])
-    weak = (number % count == 0) & (np.abs(number) > 1)
-    # n copies share what is lost, so that a larger n asks for a larger loss.
-    loss = np.float32(min(strength * count / 2, 1.6))
-    lines *= np.where(weak, 1 - loss, 1).astype(np.float32)[None, :, None]
-    return np.asarray(np.abs(fft.ifft(lines, axis=1)), dtype=np.float32)
-
-
-def motion(canvas: Canvas, strength: float, rng: np.random.Generator) -> Float:
-    """Take blocks of k-space lines along y from a head that has moved.
-
-    The strength is the typical shift in mm and about the typical rotation in degrees.
-    """
-    from scipy import fft
-
-    size = canvas.data.shape[1]
-    number = np.rint(fft.fftfreq(size) * size)
-    # Most of the image lies near the middle of k-space, so most movements are put there.
-    middle = rng.uniform(-0.5, 0.5, 13)
-    edges = np.sort(2 * middle * np.abs(middle)) * size
-    blocks = np.searchsorted(edges, number)
-    blocks[np.abs(number) <= max(0.02 * size, 1)] = -1
-    pose = rng.permutation(np.arange(14) % 4)
-    lines = fft.fft(canvas.data, axis=1)
-    for which in range(3):
-        shift, turn = rng.normal(0, 1, 3), rng.normal(0, 0.7, 3)
-        shift[1] += np.sign(shift[1]) * 0.7
-        moved = fft.fft(_moved(canvas, strength * shift, strength * turn), axis=1)
-        taken = (blocks >= 0) & (pose[np.maximum(blocks, 0)] == which)
-        lines[:, taken] = moved[:, taken]
-    return np.asarray(np.abs(fft.ifft(lines, axis=1)), dtype=np.float32)
-
-
 def bias_field(canvas: Canvas, strength: float, rng: np.random.Generator) -> Float:
     """Multiply by the exponential of a random polynomial of third order."""
     powers = [(p, q, r) for p in range(4) for q in range(4 - p) for r in range(4 - p - q)]
@@ -194,6 +111,73 @@ def smoothing(canvas: Canvas, strength: float, rng: np.random.Generator) -> Floa
     return np.asarray(ndimage.gaussian_filter(canvas.data, sigmas, truncate=3.0))
 
 
+def folding(canvas: Canvas, strength: float, rng: np.random.Generator) -> Float:
+    """Make the field of view along y too small, by a share of the brain's length.
+
+    Sampling k-space too coarsely repeats the image at the width of the field of view: what lies
+    beyond one edge appears inside the opposite edge, on top of what is there.
+    """
+    from scipy import ndimage
+
+    first, last = canvas.box[1]
+    behind = rng.uniform(0, 1)
+    missing = strength * (last - first + 1)
+    start = first + behind * missing
+    period = last - first + 1 - missing
+    size = canvas.data.shape[1]
+    total = canvas.data.copy()
+    for turn in range(1, int(size // period) + 1):
+        for shift in (turn * period, -turn * period):
+            total += ndimage.shift(canvas.data, (0, shift, 0), order=1, mode="grid-constant")
+    seen = _covered(size, start, start + period).astype(np.float32)
+    return np.asarray(total * seen[None, :, None])
+
+
+def susceptibility(canvas: Canvas, strength: float, rng: np.random.Generator) -> Float:
+    """Distort and darken the brain near an air-filled cavity: the sinuses or an ear canal.
+
+    Air disturbs the main field round it. The place read out along y is off by up to `strength` mm,
+    so that signal is stretched or piled up (the Jacobian of the displacement), and where the field
+    is steepest the spins within a voxel lose their common phase and the signal drops out.
+    """
+    place = np.array([[0.5, 0.85], [0.12, 0.5], [0.88, 0.5]])[rng.integers(3)]
+    centre = _lowest_point_mm(canvas, place + rng.uniform(-0.04, 0.04, 2))
+    reach = rng.uniform(38, 46)
+    towards = rng.choice([-1, 1])
+    x, y, z = (canvas.axis_mm(axis) - np.float32(centre[axis]) for axis in range(3))
+    bump = np.maximum(1 - (x**2 + y**2 + z**2) / np.float32(reach**2), 0)
+    # Smooth and exactly 0 beyond its reach; 20 mm within 38 mm would not yet fold the brain over.
+    shift = np.float32(towards * strength) * bump**3
+    squeezed = 1 + np.float32(6 * towards * strength / reach**2) * y * bump**2
+    kept = np.exp(-np.float32(strength / 4) * bump**10)
+    rows = np.arange(canvas.data.shape[1], dtype=np.float32)[None, :, None]
+    moved = _sampled_along_y(canvas.data, rows - shift / np.float32(canvas.spacing_mm[1]))
+    return np.asarray(moved * squeezed * kept)
+
+
+def line_shift(canvas: Canvas, strength: float, rng: np.random.Generator) -> Float:
+    """Shift a block of neighbouring rows (along y) or slices (along z) along x, by some mm.
+
+    The head or the readout jumps while these are taken and jumps back afterwards.
+    """
+    from scipy import ndimage
+
+    axis = int(rng.integers(1, 3))
+    first, last = canvas.box[axis]
+    begin, thickness = rng.uniform(0.25, 0.55), rng.uniform(0.12, 0.2)
+    towards = rng.choice([-1, 1])
+    start = first + round(begin * (last - first + 1))
+    count = max(round(thickness * (last - first + 1)), 1)
+    block = [slice(None)] * 3
+    block[axis] = slice(start, start + count)
+    shift = (towards * strength / canvas.spacing_mm[0], 0, 0)
+    result = canvas.data.copy()
+    result[tuple(block)] = ndimage.shift(
+        canvas.data[tuple(block)], shift, order=1, mode="grid-constant"
+    )
+    return result
+
+
 def _plane_phase(canvas: Canvas, rng: np.random.Generator, degrees: float) -> Float:
     """Phase of an oblique wave in the axial plane that drifts slowly along z."""
     period = max(rng.uniform(5, 10), 3 * max(canvas.spacing_mm[:2]))
@@ -207,21 +191,35 @@ def _plane_phase(canvas: Canvas, rng: np.random.Generator, degrees: float) -> Fl
     return np.asarray(2 * np.pi * along / period + rng.uniform(0, 2 * np.pi), dtype=np.float32)
 
 
-def _moved(canvas: Canvas, shift_mm: NDArray[np.float64], degrees: NDArray[np.float64]) -> Float:
-    """Turn the head about the middle of the brain and shift it."""
-    from scipy import ndimage
-    from scipy.spatial.transform import Rotation
-
-    turn = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix()
-    spacing = np.diag(canvas.spacing_mm)
-    matrix = np.linalg.inv(spacing) @ turn @ spacing
-    middle = canvas.middle_mm / np.asarray(canvas.spacing_mm)
-    offset = middle - matrix @ (middle + shift_mm / np.asarray(canvas.spacing_mm))
-    return np.asarray(ndimage.affine_transform(canvas.data, matrix, offset, order=1))
-
-
 def _without_slab(canvas: Canvas, start: float, stop: float) -> Float:
     """Empty the slices from `start` to `stop` (in voxels); a slice cut in two keeps its share."""
-    slices = np.arange(canvas.data.shape[2])
-    covered = np.clip(np.minimum(slices + 1, stop) - np.maximum(slices, start), 0, 1)
+    covered = _covered(canvas.data.shape[2], start, stop)
     return np.asarray(canvas.data * (1 - covered).astype(np.float32))
+
+
+def _covered(size: int, start: float, stop: float) -> NDArray[np.float64]:
+    """Share of each voxel along an axis that lies between `start` and `stop` (in voxels)."""
+    steps = np.arange(size)
+    return np.asarray(np.clip(np.minimum(steps + 1, stop) - np.maximum(steps, start), 0, 1))
+
+
+def _lowest_point_mm(canvas: Canvas, place: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Find the bottom of the brain below a place in its box (shares of x and y).
+
+    In mm from the middle of the brain, as `Canvas.axis_mm` counts.
+    """
+    columns = np.argwhere(canvas.inside.any(axis=2))
+    corner, far = np.array(canvas.box[:2]).T
+    spacing = np.asarray(canvas.spacing_mm)
+    off = (columns - (corner + place * (far - corner))) * spacing[:2]
+    x, y = columns[np.argmin((off**2).sum(axis=1))]
+    lowest = np.array([x, y, canvas.inside[x, y].argmax()])
+    return np.asarray(lowest * spacing - canvas.middle_mm)
+
+
+def _sampled_along_y(data: Float, rows: Float) -> Float:
+    """Read an image between its rows, each voxel at its own place; beyond the ends the last."""
+    low = np.clip(np.floor(rows), 0, data.shape[1] - 2).astype(np.intp)
+    share = np.clip(rows - low, 0, 1)
+    before, after = (np.take_along_axis(data, low + step, axis=1) for step in (0, 1))
+    return np.asarray(before * (1 - share) + after * share, dtype=np.float32)

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from atypia.errors import SettingsError, unknown_name
 from atypia.simulation import artefact_effects as effects
-from atypia.simulation.artefact_effects import Canvas
+from atypia.simulation import artefact_kspace as kspace
+from atypia.simulation.artefact_canvas import Canvas
 from atypia.simulation.fields import Float
 from atypia.volume import Volume
 
@@ -84,12 +85,12 @@ ARTEFACTS: Mapping[str, ArtefactKind] = {
     "ghosting": ArtefactKind(
         "every n-th k-space line is weaker (pulsation): faint copies along phase encoding",
         (0.08, 0.45),
-        effects.ghosting,
+        kspace.ghosting,
     ),
     "motion": ArtefactKind(
         "the head moves between k-space lines: blurred edges and ripples along phase encoding",
         (0.3, 4.5),
-        effects.motion,
+        kspace.motion,
     ),
     "bias_field": ArtefactKind(
         "uneven coil sensitivity: a smooth factor over the image",
@@ -111,11 +112,52 @@ ARTEFACTS: Mapping[str, ArtefactKind] = {
         (0.5, 2.6),
         effects.smoothing,
     ),
+    "gibbs": ArtefactKind(
+        "truncation: the outer k-space lines are missing, ringing at edges along phase encoding",
+        (0.45, 0.82),
+        kspace.gibbs,
+    ),
+    "folding": ArtefactKind(
+        "field of view too small along phase encoding: the ends of the head wrap round",
+        (0.05, 0.35),
+        effects.folding,
+    ),
+    "bad_line": ArtefactKind(
+        "the receiver's gain is wrong for a few k-space lines: stripes across phase encoding",
+        (0.05, 0.32),
+        kspace.bad_line,
+    ),
+    "bad_point": ArtefactKind(
+        "single wrong points anywhere in k-space: a weave of fine and coarse stripes",
+        (0.01, 0.11),
+        kspace.bad_point,
+    ),
+    "empty_line": ArtefactKind(
+        "k-space lines are lost, at regular or random intervals: copies and haze",
+        (0.04, 0.5),
+        kspace.empty_line,
+    ),
+    "line_shift": ArtefactKind(
+        "a jump while some rows or slices are taken: this block is displaced sideways",
+        (0.8, 14),
+        effects.line_shift,
+    ),
+    "susceptibility": ArtefactKind(
+        "an air-filled cavity disturbs the field: distortion and signal loss next to it",
+        (1.5, 14),
+        effects.susceptibility,
+    ),
 }
 """Name -> artefact."""
 
-ALIASES: Mapping[str, str] = {"Gaussian_noise": "gaussian_noise"}
-"""Other spellings that are accepted; IterMask3D's documentation writes this one."""
+ALIASES: Mapping[str, str] = {
+    "Gaussian_noise": "gaussian_noise",
+    "bad_data_line": "bad_line",
+    "bad_data_point": "bad_point",
+    "gibbs_ringing": "gibbs",
+    "wrap_around": "folding",
+}
+"""Other spellings that are accepted: those of IterMask3D and other names of the same physics."""
 
 
 def canonical_name(name: str) -> str:
