@@ -18,6 +18,7 @@ from benchmarks.tables import table
 
 BENCHMARKS = {
     "imports": "benchmarks.imports",
+    "mask_refinement": "benchmarks.mask_refinement",
     "metrics": "benchmarks.metrics",
     "real_t1": "benchmarks.real_t1",
     "simulation": "benchmarks.simulation",

@@ -7,13 +7,19 @@ import pytest
 import torch
 from scipy.optimize import curve_fit
 
-from atypia.detectors.mask_refinement import MaskRefinement, MaskRefinementSettings, _Search
+from atypia.detectors.mask_refinement import (
+    MaskRefinement,
+    MaskRefinementSettings,
+    _Reconstruction,
+)
 from atypia.preprocessing import prepare
 from tests.phantoms import phantom_cohort, phantom_scan
 
 RULES = {
     "prior": False,
     "scale_free": False,
+    "phase_a": "every_step",
+    "crop_mm": None,
     "normalise": False,
     "percent_step": 1.0,
     "score_from": "refined",
@@ -97,8 +103,7 @@ def literal_search(image, brain, fine, gamma, rounds=100):
 
 def test_search_equals_the_literal_formulation() -> None:
     detector, prepared = searching()
-    search = _Search(detector, prepared)
-    fine = search.guide[0][0, 0].numpy().astype(np.float64)
+    fine = _Reconstruction(detector, prepared).fine[0, 0].numpy().astype(np.float64)
     image, brain = prepared.image.data.astype(np.float64), prepared.brain.data
     curve, knee, mask = literal_search(image, brain, fine, detector.gamma_)
     found = detector._score(prepared)
@@ -113,16 +118,17 @@ def test_search_equals_the_literal_formulation() -> None:
 
 def test_threshold_curve_is_the_exact_percentile_of_the_first_step() -> None:
     detector, prepared = searching(percent_step=5.0)
-    search = _Search(detector, prepared)
-    curve, _ = search.threshold_curve()
-    error = search.error(search.first)[search.brain].numpy()
-    assert (error > curve[0]).sum() == error.size - round(error.size * 0.05)
-    assert curve.shape == (20,)
-    assert search.percent[-1] == 100
+    search = _Reconstruction(detector, prepared).search()
+    curve = search.threshold_curve()
+    residual = prepared.image.data - search.first[0, 0].numpy()
+    error = residual[prepared.brain.data] ** 2
+    assert (error > curve.threshold[0]).sum() == error.size - round(error.size * 0.05)
+    assert curve.threshold.shape == (20,)
+    assert curve.percent[-1] == 100
 
 
 def test_scale_free_search_ignores_the_unit_of_intensity() -> None:
-    detector, prepared = searching(scale_free=True, gamma=3.0)
+    detector, prepared = searching(scale_free=True, gamma=0.1)
     one = detector._score(prepared)
     scaled = type(prepared)(
         prepared.image.with_data(prepared.image.data * np.float32(4)),
@@ -147,7 +153,7 @@ def test_no_knee_means_nothing_abnormal() -> None:
 
 
 def test_starting_from_the_stored_mask_of_the_knee() -> None:
-    detector, prepared = searching(start_mask="best_threshold")
+    detector, prepared = searching(shrinking_start_mask="best_threshold_mask")
     found = detector._score(prepared)
     assert found.details["outcome"] == "mask refined"
     assert found.mask is not None

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from atypia.networks.layers import Convolution
 from atypia.networks.unet import (
-    Convolution,
     ResidualUNet,
     blocks_to_channels,
     channels_to_blocks,

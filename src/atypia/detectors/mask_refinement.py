@@ -399,7 +399,9 @@ class _Reconstruction:
         if self.detector.settings.normalise:
             spread = torch.from_numpy(np.asarray(self.detector.spread_)).to(self.device)
             spread = spread[None, None][self.box]
-        return MaskSearch(self.restore, self.image, self.brain, self.detector.settings, spread)
+        settings = self.detector.settings
+        repeatable = settings.fill == "zero" or settings.phase_a == "coarse_to_fine"
+        return MaskSearch(self.restore, self.image, self.brain, settings, spread, repeatable)
 
     def residual(self) -> Array:
         """Scan minus its first reconstruction, on the working grid."""

@@ -137,6 +137,8 @@ class MaskSearch:
         See `SearchRules`.
     spread
         `(1, 1, X, Y, Z)`, what residuals are divided by; nothing if None.
+    repeatable
+        The same mask gives the same reconstruction, so the first one serves Phase B again.
     """
 
     def __init__(
@@ -146,10 +148,12 @@ class MaskSearch:
         brain: Tensor,
         rules: SearchRules,
         spread: Tensor | None = None,
+        repeatable: bool = True,
     ) -> None:
         self.rules = rules
         self.brain = brain
         self.restore = restore
+        self.repeatable = repeatable
         self.forwards = 0
         self._places = brain.flatten().nonzero()[:, 0]
         self._image = image.flatten()[self._places]
@@ -283,8 +287,8 @@ class MaskSearch:
         """
         rounds = 0
         while True:
-            # All hidden is what the first reconstruction was made from.
-            restored = self.first if bool(mask.all()) else self._restored(self._volume(mask))
+            known = self.repeatable and bool(mask.all())
+            restored = self.first if known else self._restored(self._volume(mask))
             following = self._errors(restored) > threshold
             rounds += 1
             before, after = int(mask.sum()), int(following.sum())

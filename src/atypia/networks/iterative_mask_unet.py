@@ -16,7 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from atypia.networks.unet import Convolution
+from atypia.networks.layers import (
+    Convolution,
+    DoublingConvolution,
+    Dropout,
+    PReLU,
+    doubling_kernel,
+    few_outputs,
+)
 
 SLAB = 16
 """Coarse planes that the last stage of `FoldedUNet` works on at a time."""
@@ -32,23 +39,13 @@ class Unit(nn.Module):
         kind = DoublingConvolution if doubling else Convolution
         self.convolution = kind(inputs, outputs, 3, stride=stride, padding=1)
         self.norm = nn.BatchNorm3d(outputs)
-        self.dropout = nn.Dropout(dropout)
-        self.activation = nn.PReLU()
+        self.dropout = Dropout(dropout)
+        self.activation = PReLU()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(B, C_in, X, Y, Z)` to `(B, C_out, X', Y', Z')`."""
         out: Tensor = self.activation(self.dropout(self.norm(self.convolution(x))))
         return out
-
-
-class DoublingConvolution(nn.Conv3d):
-    """Nearest-neighbour doubling, then a 3x3x3 convolution, as one transposed convolution."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map `(B, C_in, X, Y, Z)` to `(B, C_out, 2X, 2Y, 2Z)`."""
-        return functional.conv_transpose3d(
-            x, doubling_kernel(self.weight), self.bias, stride=2, padding=1
-        )
 
 
 class EncoderStage(nn.Module):
@@ -172,57 +169,6 @@ class FoldedUNet:
             part = few_outputs(self.joins[-1](coarse[:, :, low:high]), self.last)
             answer[:, :, 2 * start : 2 * stop] = part[:, :, 2 * (start - low) : 2 * (stop - low)]
         return answer
-
-
-def doubling_kernel(weight: Tensor) -> Tensor:
-    """Give the 4x4x4 kernel that stands for doubling and then a 3x3x3 kernel.
-
-    Parameters
-    ----------
-    weight
-        `(C_out, C_in, 3, 3, 3)` of the convolution.
-
-    Returns
-    -------
-    torch.Tensor
-        `(C_in, C_out, 4, 4, 4)` of the transposed convolution with stride 2 and padding 1.
-    """
-    taps = weight.new_tensor([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
-    return torch.einsum("oixyz,ax,by,cz->ioabc", weight, taps, taps, taps)
-
-
-def few_outputs(x: Tensor, convolution: nn.Conv3d) -> Tensor:
-    """Give a 3x3x3 convolution's answer, fast where it has one or two output channels.
-
-    oneDNN computes sixteen output channels at a time, whether they are wanted or not. Here the 27
-    taps are the rows of one matrix product, and are added up where they belong.
-    """
-    if x.device.type != "cpu" or convolution.out_channels > 2:
-        return functional.conv3d(x, convolution.weight, convolution.bias, padding=1)
-    batch, channels, *shape = x.shape
-    sizes = torch.Size(shape)
-    answer = x.new_zeros((batch, convolution.out_channels, *shape))
-    if convolution.bias is not None:
-        answer += convolution.bias[:, None, None, None]
-    taps = convolution.weight.permute(0, 2, 3, 4, 1).reshape(-1, channels)
-    for one, out in zip(x, answer, strict=True):
-        columns = one.permute(1, 2, 3, 0).reshape(-1, channels).T
-        planes = (taps @ columns).reshape(convolution.out_channels, 27, *shape)
-        for place in range(27):
-            offsets = (place // 9 - 1, place // 3 % 3 - 1, place % 3 - 1)
-            to, source = _overlap(offsets, sizes)
-            out[:, *to] += planes[:, place, *source]
-    return answer
-
-
-def _overlap(
-    offsets: tuple[int, int, int], shape: torch.Size
-) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Give where voxels lie whose neighbour at an offset is on the grid, and those neighbours."""
-    pairs = list(zip(offsets, shape, strict=True))
-    to = tuple(slice(max(0, -o), size - max(0, o)) for o, size in pairs)
-    source = tuple(slice(max(0, o), size - max(0, -o)) for o, size in pairs)
-    return to, source
 
 
 def shortcut(x: Tensor, stride: int) -> Tensor:

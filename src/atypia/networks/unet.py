@@ -3,30 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-
-class Convolution(nn.Conv3d):
-    """A 3D convolution that does not fall into torch's slow path for one small scan on a CPU.
-
-    torch leaves oneDNN for a plain loop when a batch holds one sample of fewer than about half a
-    million values, which measured 10 to 18 times slower. Without gradients oneDNN is called by
-    name; in training use two scans a step.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map `(B, C_in, X, Y, Z)` to `(B, C_out, X', Y', Z')`."""
-        single = x.shape[0] == 1 and x.device.type == "cpu" and x.dtype == torch.float32
-        if torch.is_grad_enabled() or not single or not torch.backends.mkldnn.is_available():
-            return super().forward(x)
-        padding: Any = self.padding
-        return torch.mkldnn_convolution(
-            x, self.weight, self.bias, padding, self.stride, self.dilation, self.groups
-        )
+from atypia.networks.layers import Convolution
 
 
 class ResidualBlock(nn.Module):
