@@ -33,17 +33,15 @@ def run(quick: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     folder = OUTPUT / ("quick" if quick else "full")
     folder.mkdir(parents=True, exist_ok=True)
     sizes = (48,) if quick else (96, 192)
-    _child("trained", folder, 48 if quick else 96, 6 if quick else 80)
+    steps = _child("trained", folder, 48 if quick else 96, 4 if quick else 80)
     rows = []
     for size in sizes:
         for source in ("simulated",) if quick else ("simulated", "real"):
             if source == "real" and not _real_scan().exists():
                 print(f"LEFT OUT: the real scan, because there is no {_real_scan()}\n")
                 continue
-            _child("prepared", folder, size, source)
             rows.append(_compared(folder, size, source))
             print(table(rows[-1:]) + "\n", flush=True)
-    steps = _child("steps", folder, 48 if quick else 96)
     largest = [row for row in rows if row["size"] == sizes[-1]]
     figures = {
         "cpu_ratio": min(row["cpu_ratio"] for row in largest),
@@ -106,27 +104,19 @@ def _child(task: str, *arguments: Any) -> dict[str, Any]:
 
 
 def trained(folder: str, size: int, steps: int) -> None:
-    """Train the reference's network on simulated T1w brains in cubes of `size` voxels."""
+    """Train the reference's network on simulated T1w brains, and time its steps."""
     from safetensors.torch import save_file
 
     from atypia.detectors.base import TrainingSet
 
-    weights = Path(folder) / "weights.safetensors"
-    if weights.exists():
-        return
     scans = [_simulated(size, seed, None) for seed in range(2 if steps < 50 else 16)]
     detector = _detector(steps)
     detector._build()
     detector._fit(TrainingSet(scans, scans[0].image.geometry))
-    save_file({k: v.contiguous() for k, v in detector.network_.state_dict().items()}, weights)
-
-
-def prepared(folder: str, size: int, source: str) -> None:
-    """Put one scan onto a cube of 192 mm with `size` voxels along each edge."""
-    place = Path(folder) / f"{size}-{source}.npz"
-    if not place.exists():
-        found = _simulated(size, 900, "tumour") if source == "simulated" else _real(size)
-        np.savez(place, image=found.image.data, brain=found.brain.data, affine=found.image.affine)
+    weights = {k: v.contiguous() for k, v in detector.network_.state_dict().items()}
+    save_file(weights, Path(folder) / "weights.safetensors")
+    _prepare(folder, size, "simulated")
+    print(json.dumps({"size": size, **_step_times(detector, scans[:2])}))
 
 
 def ours(folder: str, size: int, source: str) -> None:
@@ -134,8 +124,7 @@ def ours(folder: str, size: int, source: str) -> None:
     from atypia.preprocessing import Prepared
     from atypia.volume import Volume
 
-    place = Path(folder) / f"{size}-{source}.npz"
-    with np.load(place) as file:
+    with np.load(_prepare(folder, size, source)) as file:
         image = Volume(file["image"], file["affine"])
         brain = image.with_data(file["brain"], "mask")
     detector = _detector(1)
@@ -158,7 +147,7 @@ def literal(folder: str, size: int, source: str) -> None:
 
     from tests.oracles.itermask3d import LiteralUNet, literal_high_pass, literal_search
 
-    with np.load(Path(folder) / f"{size}-{source}.npz") as file:
+    with np.load(_prepare(folder, size, source)) as file:
         image, brain = torch.from_numpy(file["image"]), torch.from_numpy(file["brain"])
     weights = load_file(Path(folder) / "weights.safetensors")
     reference = _detector(1)
@@ -181,54 +170,10 @@ def literal(folder: str, size: int, source: str) -> None:
     _tell(started, found.forwards, found.knee + 1.0, found.mask, brain.numpy())
 
 
-def steps(folder: str, size: int) -> None:
-    """Time a training step of two scans: literal (whole cube, written-out network) and ours."""
-    import torch
-    from safetensors.torch import load_file
-
-    from atypia.training.loop import seeded
-    from tests.oracles.itermask3d import LiteralUNet, literal_high_pass
-
-    scans = [_simulated(size, seed, None) for seed in (0, 1)]
-    detector = _detector(1)
-    detector._build()
-    _fill(detector.network_, folder)
-    detector.prior_ = np.zeros(scans[0].image.shape, np.float32)
-    weights = load_file(Path(folder) / "weights.safetensors")
-    literal = LiteralUNet().take({k: weights[k] for k in detector.network_.state_dict()}).train()
-    detector.network_.train()
-    images = torch.stack([torch.from_numpy(s.image.data)[None] for s in scans])
-
-    def literal_step() -> None:
-        # The reference reads the high-frequency images from files; they are not counted here.
-        hidden = torch.rand(images.shape) < 0.1
-        noisy = torch.where(hidden, torch.randn(images.shape), images)
-        loss = ((literal(torch.cat([noisy, fine], 1)) - images) ** 2).mean()
-        loss.backward()
-        optimiser[0].step()
-
-    def our_step() -> None:
-        detector._loss(detector.network_, scans, rng).backward()
-        optimiser[1].step()
-
-    fine = torch.stack(
-        [torch.from_numpy(literal_high_pass(s.image.data).astype(np.float32))[None] for s in scans]
-    )
-    optimiser = [torch.optim.Adam(n.parameters()) for n in (literal, detector.network_)]
-    rng = seeded(SEED, 1)
-    times: dict[str, list[float]] = {"literal_cpu_s": [], "ours_cpu_s": []}
-    for _ in range(3):
-        for name, step in (("literal_cpu_s", literal_step), ("ours_cpu_s", our_step)):
-            times[name].append(timing.cpu_seconds(step)[0])
-    print(json.dumps({"size": size} | {name: min(values[1:]) for name, values in times.items()}))
-
-
 TASKS = {
     "trained": trained,
-    "prepared": prepared,
     "ours": ours,
     "literal": literal,
-    "steps": steps,
 }
 
 
@@ -242,7 +187,7 @@ def _detector(steps: int) -> Any:
         "channels": (16, 32, 64, 128, 256),
         "cutoff": "wavelength",
         "phase_a": "coarse_to_fine",
-        "crop_mm": 8.0,
+        "crop_mm": 6.0,
         "loss_over": "brain",
         "gamma": GAMMA,
         "full_share": 0.3,
@@ -253,6 +198,50 @@ def _detector(steps: int) -> Any:
     }
     settings = MaskRefinementSettings.make(values, preset="reference_rules")
     return MaskRefinement(settings)
+
+
+def _prepare(folder: str, size: int, source: str) -> Path:
+    """Put one scan onto a cube of 192 mm with `size` voxels along each edge."""
+    place = Path(folder) / f"{size}-{source}.npz"
+    if not place.exists():
+        found = _simulated(size, 900, "tumour") if source == "simulated" else _real(size)
+        np.savez(place, image=found.image.data, brain=found.brain.data, affine=found.image.affine)
+    return place
+
+
+def _step_times(detector: Any, scans: list[Any]) -> dict[str, float]:
+    """CPU-seconds of a training step of two scans: written out on the whole cube, and ours."""
+    import torch
+
+    from atypia.training.loop import seeded
+    from tests.oracles.itermask3d import LiteralUNet, literal_high_pass
+
+    network = detector.network_.train()
+    literal = LiteralUNet().take(network.state_dict()).train()
+    images = torch.stack([torch.from_numpy(scan.image.data)[None] for scan in scans])
+    # The reference reads high-frequency images from files, so making them is not counted.
+    fine = [literal_high_pass(scan.image.data).astype(np.float32) for scan in scans]
+    guide = torch.from_numpy(np.stack(fine))[:, None]
+    rng = seeded(SEED, 1)
+    optimisers = [torch.optim.Adam(n.parameters()) for n in (literal, network)]
+
+    def literal_step() -> None:
+        optimisers[0].zero_grad()
+        hidden = torch.rand(images.shape) < 0.1
+        noisy = torch.where(hidden, torch.randn(images.shape), images)
+        ((literal(torch.cat([noisy, guide], 1)) - images) ** 2).mean().backward()
+        optimisers[0].step()
+
+    def our_step() -> None:
+        optimisers[1].zero_grad()
+        detector._loss(network, scans, rng).backward()
+        optimisers[1].step()
+
+    times: dict[str, list[float]] = {"literal_cpu_s": [], "ours_cpu_s": []}
+    for _ in range(3):
+        for name, step in (("literal_cpu_s", literal_step), ("ours_cpu_s", our_step)):
+            times[name].append(timing.cpu_seconds(step)[0])
+    return {name: min(values[1:]) for name, values in times.items()}
 
 
 def _fill(network: Any, folder: str) -> None:

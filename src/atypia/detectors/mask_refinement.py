@@ -146,7 +146,7 @@ class MaskRefinementSettings(SearchRules, DetectorSettings):
     """See `atypia.scoring.spread.healthy_spread`."""
     sign: Sign = "both"
     """Which deviations count in the score map; the search takes both."""
-    crop_mm: float | None = Field(8.0, ge=0)
+    crop_mm: float | None = Field(3.0, ge=0)
     """Networks see the brain's box with this margin; None: the whole working grid."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of reconstructions when scoring; bfloat16 pays where the processor computes in it."""

@@ -23,6 +23,7 @@ from atypia.networks.layers import (
     PReLU,
     doubling_kernel,
     few_outputs,
+    worth_one_kernel,
 )
 
 SLAB = 16
@@ -206,12 +207,18 @@ class _FoldedUnit:
         self.slope = float(unit.activation.weight.detach())
         self.doubling = isinstance(convolution, DoublingConvolution)
         self.stride = convolution.stride
-        self.weight = doubling_kernel(weight) if self.doubling else weight
+        self.weight = weight
+        self.kernel: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
+        if self.doubling and worth_one_kernel(x):
+            if self.kernel is None:
+                self.kernel = doubling_kernel(self.weight)
+            out = functional.conv_transpose3d(x, self.kernel, self.bias, stride=2, padding=1)
+            return functional.leaky_relu_(out, self.slope)
         if self.doubling:
-            out = functional.conv_transpose3d(x, self.weight, self.bias, stride=2, padding=1)
-        elif x.device.type == "cpu" and torch.backends.mkldnn.is_available():
+            x = functional.interpolate(x, scale_factor=2.0, mode="nearest")
+        if x.device.type == "cpu" and torch.backends.mkldnn.is_available():
             out = torch.mkldnn_convolution(
                 x, self.weight, self.bias, (1, 1, 1), self.stride, (1, 1, 1), 1
             )

@@ -33,9 +33,16 @@ class DoublingConvolution(nn.Conv3d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(B, C_in, X, Y, Z)` to `(B, C_out, 2X, 2Y, 2Z)`."""
+        if not worth_one_kernel(x):
+            return super().forward(functional.interpolate(x, scale_factor=2.0, mode="nearest"))
         return functional.conv_transpose3d(
             x, doubling_kernel(self.weight), self.bias, stride=2, padding=1
         )
+
+
+def worth_one_kernel(x: Tensor) -> bool:
+    """Tell whether a transposed convolution pays: on few voxels its larger kernel costs more."""
+    return x[0, 0].numel() >= 400
 
 
 class Dropout(nn.Module):
@@ -85,8 +92,11 @@ class _PReLU(torch.autograd.Function):
         (gradient,) = gradients
         x, slope = context.saved_tensors
         by_x = torch.ops.aten.leaky_relu_backward(gradient, x, float(slope), False)
-        # Where x is negative, by_x is the gradient times the slope.
-        by_slope = (gradient * x.clamp(max=0)).sum()
+        if abs(1 - float(slope)) < 1e-3:
+            by_slope = (gradient * x.clamp(max=0)).sum()
+        else:
+            # The gradient where x is negative, without another map: both differ only there.
+            by_slope = ((gradient - by_x) * x).sum() / (1 - float(slope))
         return by_x, by_slope.reshape(slope.shape)
 
 
