@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from atypia.calibration import Threshold
 from atypia.evaluation.histogram import ScoreHistogram
-from atypia.evaluation.subject import auroc, bootstrap_interval, dice
+from atypia.evaluation.masks import mask_figures
+from atypia.evaluation.subject import (
+    auroc,
+    average_precision,
+    bootstrap_interval,
+    fnr_at_tnr,
+    fpr_at_tpr,
+)
 from atypia.evaluation.table import Column, Row, markdown
 from atypia.volume import Array
 
 ORACLE = "oracle: the best threshold for these very labels"
 OWN = "the method's own label-free mask"
+OWN_MASK, CALIBRATED_MASK, ORACLE_MASK = "own", "calibrated", "oracle"
 
 LESION_COLUMNS = (
     Column("condition", "condition", "What was planted or labelled."),
@@ -27,9 +35,32 @@ LESION_COLUMNS = (
     Column("dice", "Dice", "At the calibrated threshold, mean over scans [95 % CI]."),
     Column("own_dice", "own Dice", f"Dice of {OWN}; few methods make one."),
     Column("oracle_dice", "oracle Dice", f"Upper bound; {ORACLE}, chosen scan by scan."),
+    Column("psnr", "PSNR", "Of the restoration in the healthy brain, dB; peak: brightest voxel."),
     Column("pooled_ap", "pooled AP", "All voxels of these scans together."),
     Column("pooled_dice", "pooled Dice", "Same, at the calibrated threshold."),
     Column("pooled_oracle_dice", "pooled oracle Dice", f"Same; {ORACLE}, one for all scans."),
+)
+MASK_COLUMNS = (
+    Column("condition", "condition", "What was planted or labelled."),
+    Column("method", "method", "Baselines are marked with *."),
+    Column("mask", "mask", "Where the mask comes from; the oracle's needs these very labels."),
+    Column("scans", "scans", "Number of scans with that lesion."),
+    Column("dice", "Dice", "Mean over scans [95 % CI]."),
+    Column("iou", "IoU", "Intersection over union."),
+    Column("sensitivity", "sensitivity", "Share of the lesion that is found."),
+    Column("precision", "precision", "Share of the mask that is lesion; of scans with a mask."),
+    Column("assd_mm", "ASSD mm", "Average symmetric surface distance; of scans with a mask."),
+)
+DETECTION_COLUMNS = (
+    Column("condition", "condition", "Abnormal scans, against the healthy ones."),
+    Column("method", "method", "Baselines are marked with *."),
+    Column("score_name", "score", "Which subject-level score ranks the scans."),
+    Column("auroc", "AUROC", "Do abnormal scans score above healthy ones? [95 % CI]"),
+    Column("average_precision", "AUPRC", "Depends on the share of abnormal scans."),
+    Column("fpr80", "FPR80", "Healthy scans flagged when 80 % of the abnormal ones must be found."),
+    Column("fpr90", "FPR90", "The same for 90 %."),
+    Column("fnr80", "FNR80", "Abnormal scans missed when 80 % of the healthy ones must pass."),
+    Column("fnr90", "FNR90", "The same for 90 %."),
 )
 SUBJECT_COLUMNS = (
     Column("condition", "condition", "Abnormal scans, against the healthy ones."),
@@ -70,6 +101,12 @@ class ScanResult:
         By which `mask` was made.
     p_value
         Of the subject-level score.
+    spacing_mm
+        Voxel size.
+    scores
+        All subject-level scores by name.
+    psnr
+        Of the restoration in healthy brain, dB; None without a restoration.
     """
 
     scan: str
@@ -85,6 +122,9 @@ class ScanResult:
     voxel_fpr: float | None = None
     p_value: float | None = None
     site: str = ""
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    scores: Mapping[str, float] = field(default_factory=dict)
+    psnr: float | None = None
 
 
 class Evaluation:
@@ -110,6 +150,8 @@ class Evaluation:
             "site": result.site,
             "method": result.method,
             "score": result.score,
+            "scores": dict(result.scores),
+            "psnr": result.psnr,
             "p_value": result.p_value,
             "threshold": None if result.threshold is None else result.threshold.value,
             "provenance": None if result.threshold is None else result.threshold.provenance,
@@ -133,11 +175,19 @@ class Evaluation:
                 "auroc": ranking.auroc,
                 "oracle_dice": ranking.best_dice,
                 "oracle_threshold": ranking.best_dice_threshold,
-                "dice": None if result.mask is None else dice(result.mask & brain, truth),
-                "own_dice": None
-                if result.own_mask is None
-                else dice(result.own_mask & brain, truth),
             }
+            masks = {
+                OWN_MASK: result.own_mask,
+                CALIBRATED_MASK: result.mask,
+                ORACLE_MASK: scores > (ranking.best_dice_threshold or np.inf),
+            }
+            row["masks"] = {
+                name: mask_figures(mask & brain, truth, result.spacing_mm).to_json()
+                for name, mask in masks.items()
+                if mask is not None
+            }
+            row["dice"] = row["masks"].get(CALIBRATED_MASK, {}).get("dice")
+            row["own_dice"] = row["masks"].get(OWN_MASK, {}).get("dice")
         self.scans.append(row)
         return row
 
@@ -151,7 +201,7 @@ class Evaluation:
             calibrated = None if threshold is None else histogram.dice_at(threshold)
             means = {
                 k: _mean(r[k] for r in scans)
-                for k in ("ap", "auroc", "dice", "own_dice", "oracle_dice")
+                for k in ("ap", "auroc", "dice", "own_dice", "oracle_dice", "psnr")
             }
             rows.append(
                 {
@@ -167,6 +217,45 @@ class Evaluation:
                     "provenance": scans[0]["provenance"],
                 }
             )
+        return rows
+
+    def mask_rows(self) -> list[dict[str, Any]]:
+        """Overlap and distance of every mask: the method's own, the calibrated, the oracle's."""
+        rows = []
+        for condition, method in self._pooled:
+            scans = [r["masks"] for r in self._of(condition, method) if "masks" in r]
+            for mask in (OWN_MASK, CALIBRATED_MASK, ORACLE_MASK):
+                found = [masks[mask] for masks in scans if mask in masks]
+                if not found:
+                    continue
+                rows.append(
+                    {
+                        "condition": condition,
+                        "method": self._marked(method),
+                        "mask": mask,
+                        "scans": len(found),
+                        **{name: _mean(one[name] for one in found) for name in found[0]},
+                    }
+                )
+        return rows
+
+    def detection_rows(self) -> list[dict[str, Any]]:
+        """Give how every subject-level score tells abnormal scans from healthy ones."""
+        rows = []
+        for condition in self._conditions():
+            for method in self._methods() if condition not in ("healthy", "unknown") else ():
+                abnormal, healthy = self._of(condition, method), self._of("healthy", method)
+                names = abnormal[0]["scores"] if abnormal and healthy else ()
+                for name in names:
+                    groups = [[r["scores"][name] for r in rows] for rows in (healthy, abnormal)]
+                    rows.append(
+                        {
+                            "condition": condition,
+                            "method": self._marked(method),
+                            "score_name": name,
+                            **detection_figures(*groups),
+                        }
+                    )
         return rows
 
     def subject_rows(self) -> list[dict[str, Any]]:
@@ -222,6 +311,8 @@ class Evaluation:
         return {
             "baselines": sorted(self.baselines),
             "lesions": self.lesion_rows(),
+            "masks": self.mask_rows(),
+            "detection": self.detection_rows(),
             "subjects": self.subject_rows(),
             "healthy": self.healthy_rows(),
             "scans": self.scans,
@@ -244,12 +335,40 @@ def tables(evaluation: dict[str, Any]) -> str:
     """Give the tables of an evaluation (as JSON values) in Markdown, each with its heading."""
     parts: list[tuple[str, Sequence[Row], Sequence[Column]]] = [
         ("Lesions, voxel by voxel", evaluation["lesions"], LESION_COLUMNS),
+        ("Masks", evaluation["masks"], MASK_COLUMNS),
         ("Scans, abnormal against healthy", evaluation["subjects"], SUBJECT_COLUMNS),
+        ("Scans by every score of the method", _main(evaluation), DETECTION_COLUMNS),
         ("Healthy test scans and thresholds", evaluation["healthy"], HEALTHY_COLUMNS),
     ]
     shown = [f"{title}\n\n{markdown(rows, columns)}" for title, rows, columns in parts if rows]
     shown.append("* baseline. Oracle Dice is an upper bound that no user can reach without labels.")
     return "\n\n".join(shown)
+
+
+def detection_figures(healthy: Sequence[float], abnormal: Sequence[float]) -> dict[str, Any]:
+    """Give AUROC with its interval, average precision, and error rates at fixed operating points.
+
+    Parameters
+    ----------
+    healthy, abnormal
+        Subject-level scores, at least one each.
+    """
+    return {
+        "auroc": {
+            "mean": auroc(healthy, abnormal),
+            "interval": bootstrap_interval(healthy, abnormal, statistic=auroc, seed=0),
+        },
+        "average_precision": average_precision(healthy, abnormal),
+        "fpr80": fpr_at_tpr(healthy, abnormal, 0.8),
+        "fpr90": fpr_at_tpr(healthy, abnormal, 0.9),
+        "fnr80": fnr_at_tnr(healthy, abnormal, 0.8),
+        "fnr90": fnr_at_tnr(healthy, abnormal, 0.9),
+    }
+
+
+def _main(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
+    """Leave the baselines' rows out: they have no scores of their own."""
+    return [row for row in evaluation["detection"] if not row["method"].endswith("*")]
 
 
 def _mean(values: Iterable[float | None]) -> dict[str, Any]:

@@ -89,6 +89,35 @@ def fpr_at_tpr(healthy: ArrayLike, abnormal: ArrayLike, tpr: float) -> float | N
     return float(np.mean(negative >= np.sort(positive)[-needed]))
 
 
+def fnr_at_tnr(healthy: ArrayLike, abnormal: ArrayLike, tnr: float) -> float | None:
+    """Give the share of abnormal subjects that are missed when `tnr` of the healthy ones must pass.
+
+    A subject passes at or below the threshold, which is the smallest healthy score that lets
+    enough of the healthy ones pass.
+
+    Parameters
+    ----------
+    healthy, abnormal
+        Subject scores of the two groups, higher = more abnormal.
+    tnr
+        Share of healthy subjects that must pass, 0 to 1, e.g. 0.9.
+
+    Returns
+    -------
+    float or None
+        Between 0 and 1; None when a group is empty.
+    """
+    if not 0.0 <= tnr <= 1.0:
+        raise SettingsError("tnr", f"{tnr} is not between 0 and 1", "Give a share, e.g. 0.9")
+    negative, positive = _checked(healthy, "healthy"), _checked(abnormal, "abnormal")
+    if not negative.size or not positive.size:
+        return None
+    needed = math.ceil(tnr * negative.size * (1 - 1e-12))
+    if needed == 0:
+        return 0.0
+    return float(np.mean(positive <= np.sort(negative)[needed - 1]))
+
+
 def dice(prediction: ArrayLike, truth: ArrayLike) -> float:
     """Give the overlap of two masks, 2 |A and B| / (|A| + |B|).
 

@@ -6,7 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from atypia.evaluation.evaluation import HEALTHY_COLUMNS, LESION_COLUMNS, SUBJECT_COLUMNS
+from atypia.evaluation.evaluation import (
+    HEALTHY_COLUMNS,
+    LESION_COLUMNS,
+    MASK_COLUMNS,
+    SUBJECT_COLUMNS,
+)
 from atypia.evaluation.table import Column, Row, cell
 from atypia.report.charts import Interval
 
@@ -48,6 +53,7 @@ def evaluation_tables(evaluation: Mapping[str, Any]) -> list[Table]:
     """Give the tables of an evaluation that have rows."""
     parts: list[tuple[str, Sequence[Row], Sequence[Column]]] = [
         ("Lesions, voxel by voxel", evaluation["lesions"], LESION_COLUMNS),
+        ("Masks against the true lesion", evaluation.get("masks", ()), MASK_COLUMNS),
         ("Scans, abnormal against healthy", evaluation["subjects"], SUBJECT_COLUMNS),
         ("Healthy test scans, and the threshold of every method", evaluation["healthy"],
          HEALTHY_COLUMNS),

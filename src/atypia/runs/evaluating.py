@@ -16,12 +16,30 @@ from atypia.detectors.model_folder import load_baselines
 from atypia.detectors.prediction import Prediction
 from atypia.errors import AtypiaError, CohortError
 from atypia.evaluation.evaluation import Evaluation, ScanResult
+from atypia.evaluation.masks import peak_signal_to_noise
 from atypia.preprocessing import Failure
 from atypia.progress import Progress, silent, track
 from atypia.registry import METHODS
 from atypia.runs.predicting import finished_scans, read_prediction
 
-Predictor = Callable[[Scan], Prediction]
+
+@dataclass(frozen=True)
+class Contestant:
+    """One method of an evaluation.
+
+    Parameters
+    ----------
+    predict
+        Gives what it finds in a scan.
+    voxel_fpr
+        What its threshold was calibrated to, None without a calibration.
+    modality
+        Of the images that it looks at.
+    """
+
+    predict: Callable[[Scan], Prediction]
+    voxel_fpr: float | None
+    modality: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +75,7 @@ def evaluate_detectors(
     """
     _refuse_leakage(detectors, cohort)
     with tempfile.TemporaryDirectory(prefix="atypia-") as temporary:
-        predictors = _predictors(detectors, cache or Path(temporary))
-        return _evaluate(predictors, _rates(detectors), cohort, progress)
+        return _evaluate(_contestants(detectors, cache or Path(temporary)), cohort, progress)
 
 
 def evaluate_output(
@@ -91,13 +108,11 @@ def evaluate_output(
     _refuse_leakage(baselines, chosen)
     rate = None if run["calibration"] is None else run["calibration"]["voxel_fpr"]
     with tempfile.TemporaryDirectory(prefix="atypia-") as temporary:
-        return _evaluate(
-            {run["method"]: lambda scan: read_prediction(there[scan.id], scan)}
-            | _predictors(baselines, cache or Path(temporary)),
-            {run["method"]: rate} | _rates(baselines),
-            chosen,
-            progress,
+        stored = Contestant(
+            lambda scan: read_prediction(there[scan.id], scan), rate, run["trained_on"]["modality"]
         )
+        contestants = _contestants(baselines, cache or Path(temporary))
+        return _evaluate({run["method"]: stored} | contestants, chosen, progress)
 
 
 def condition_of(scan: Scan, has_lesion: bool) -> str:
@@ -113,30 +128,29 @@ def _refuse_leakage(detectors: Mapping[str, Detector], cohort: Cohort) -> None:
             require_disjoint(cohort, people, "test", f"calibrating {name}")
 
 
-def _predictors(detectors: Mapping[str, Detector], cache: Path) -> dict[str, Predictor]:
-    return {name: partial(detector.predict, cache=cache) for name, detector in detectors.items()}
-
-
-def _rates(detectors: Mapping[str, Detector]) -> dict[str, float | None]:
+def _contestants(detectors: Mapping[str, Detector], cache: Path) -> dict[str, Contestant]:
     return {
-        name: None if d.calibration is None else d.calibration.voxel_fpr
-        for name, d in detectors.items()
+        name: Contestant(
+            partial(detector.predict, cache=cache),
+            None if detector.calibration is None else detector.calibration.voxel_fpr,
+            detector.trained_on["modality"],
+        )
+        for name, detector in detectors.items()
     }
 
 
 def _evaluate(
-    predictors: Mapping[str, Predictor],
-    rates: Mapping[str, float | None],
+    contestants: Mapping[str, Contestant],
     cohort: Cohort,
     progress: Progress,
 ) -> EvaluationRun:
     evaluation = Evaluation(
-        name for name in predictors if name in METHODS and METHODS[name].baseline
+        name for name in contestants if name in METHODS and METHODS[name].baseline
     )
     failures = []
     for scan in track(cohort.scans, "evaluate", progress):
         try:
-            results = [_result(name, scan, p(scan), rates[name]) for name, p in predictors.items()]
+            results = [_result(name, scan, one) for name, one in contestants.items()]
         except AtypiaError as error:
             failures.append(Failure(scan, error))
             continue
@@ -146,10 +160,16 @@ def _evaluate(
     return EvaluationRun(evaluation, tuple(failures))
 
 
-def _result(name: str, scan: Scan, found: Prediction, rate: float | None) -> ScanResult:
+def _result(name: str, scan: Scan, contestant: Contestant) -> ScanResult:
+    found = contestant.predict(scan)
     lesion = scan.lesion()
     if lesion is not None:
         found.score_map.require_same_grid(lesion)
+    psnr = None
+    if found.restoration is not None:
+        healthy = found.brain.data if lesion is None else found.brain.data & ~lesion.data
+        image = scan.image(scan.modality(contestant.modality)).data
+        psnr = peak_signal_to_noise(image, found.restoration.data, healthy)
     return ScanResult(
         scan=scan.id,
         condition=condition_of(scan, lesion is not None and bool(lesion.data.any())),
@@ -161,7 +181,10 @@ def _result(name: str, scan: Scan, found: Prediction, rate: float | None) -> Sca
         mask=None if found.mask is None else found.mask.data,
         own_mask=None if found.own_mask is None else found.own_mask.data,
         threshold=found.threshold,
-        voxel_fpr=rate,
+        voxel_fpr=contestant.voxel_fpr,
         p_value=found.p_value,
         site=scan.site or scan.dataset,
+        spacing_mm=found.score_map.spacing_mm,
+        scores=found.scores,
+        psnr=psnr,
     )
