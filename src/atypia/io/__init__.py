@@ -20,6 +20,10 @@ FORMATS = {
     ".nii.gz": "atypia.io.nifti",
     ".npy": "atypia.io.arrays",
     ".npz": "atypia.io.arrays",
+    ".nrrd": "atypia.io.itk",
+    ".nhdr": "atypia.io.itk",
+    ".mha": "atypia.io.itk",
+    ".mhd": "atypia.io.itk",
 }
 """Suffix -> module that reads and writes it."""
 
@@ -42,7 +46,7 @@ def read(path: str | Path, kind: Kind = "image", affine: ArrayLike | None = None
     Parameters
     ----------
     path
-        `.nii`, `.nii.gz`, `.npy` or `.npz`.
+        `.nii`, `.nii.gz`, `.nrrd`, `.nhdr`, `.mha`, `.mhd`, `.npy` or `.npz`.
     kind
         What the voxels mean; a mask becomes boolean (non-zero is inside).
     affine
