@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -62,6 +63,20 @@ def test_the_same_world_as_nifti(tmp_path: Path) -> None:
     write_slices(volume(), tmp_path / "dicom")
     io.write(volume(), tmp_path / "x.nii")
     same(io.read(tmp_path / "dicom"), io.read(tmp_path / "x.nii"), 1e-3)
+
+
+def test_the_same_voxels_and_world_as_gdcm(tmp_path: Path) -> None:
+    files = write_slices(volume(), tmp_path / "p", slopes=np.full(7, 0.5))
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(tmp_path / "p")))
+    assert len(files) == 7
+    image = reader.Execute()
+    again = io.read(tmp_path / "p")
+    for index in ((0, 0, 0), (1, 2, 3), (4, 5, 6)):
+        left, back, up = image.TransformIndexToPhysicalPoint(index)
+        voxel = np.round(again.geometry.voxel((-left, -back, up))).astype(int)
+        np.testing.assert_allclose(again.geometry.world(voxel), (-left, -back, up), atol=1e-3)
+        assert again.data[tuple(voxel)] == pytest.approx(image[index])
 
 
 @pytest.mark.parametrize("enhanced", [False, True])
@@ -257,6 +272,15 @@ def test_a_file_that_only_begins_as_dicom(tmp_path: Path) -> None:
     refused(tmp_path / "p", r"DICOM file 1 of 8 \(in the order of names\) is damaged")
 
 
+def test_a_file_that_does_not_say_what_it_is(tmp_path: Path) -> None:
+    whole = volume()
+    for file in write_slices(whole, tmp_path / "p"):
+        header = pydicom.dcmread(file)
+        del header.file_meta.MediaStorageSOPClassUID
+        header.save_as(file)
+    same(io.read(tmp_path / "p"), whole)
+
+
 def test_tags_that_make_no_sense(tmp_path: Path) -> None:
     write_slices(volume(), tmp_path / "p", tags={"PixelSpacing": [0, 0]})
     refused(tmp_path / "p", "lacks what a slice must say")
@@ -275,6 +299,29 @@ def test_colours(tmp_path: Path) -> None:
     }
     write_slices(whole, tmp_path / "p", tags=tags)
     refused(tmp_path / "p", "colours")
+
+
+def test_a_palette_is_of_colours(tmp_path: Path) -> None:
+    write_slices(volume(), tmp_path / "p", tags={"PhotometricInterpretation": "PALETTE COLOR"})
+    refused(tmp_path / "p", "colours")
+
+
+def test_a_slope_without_an_intercept(tmp_path: Path) -> None:
+    write_slices(volume(), tmp_path / "p", tags={"RescaleSlope": 2, "RescaleIntercept": None})
+    same(io.read(tmp_path / "p"), volume().with_data(volume().data * 2.0))
+
+
+def test_odd_tags_are_not_quoted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    files = write_slices(volume(), tmp_path / "p")
+    # A length that is no multiple of two, and letters where numbers belong.
+    raw = (
+        files[0]
+        .read_bytes()
+        .replace(f"{SERIES}.0.1".encode(), b"JOHN" + SERIES[4:].encode() + b".0.1")
+    )
+    files[0].write_bytes(raw)
+    io.read(tmp_path / "p")
+    assert not caplog.records
 
 
 def test_compression_without_a_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

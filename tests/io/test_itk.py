@@ -75,6 +75,7 @@ def test_a_header_with_its_data_file(tmp_path: Path, suffix: str, data: str) -> 
     path = tmp_path / f"x{suffix}"
     sitk.WriteImage(sitk.GetImageFromArray(noise().T), str(path), useCompression=True)
     np.testing.assert_array_equal(io.read(path).data, noise())
+    assert io.files_of(path) == sorted([path, tmp_path / f"x{data}"])
     (tmp_path / f"x{data}").write_bytes((tmp_path / f"x{data}").read_bytes()[:-40])
     refused(path, "truncated")
     (tmp_path / f"x{data}").unlink()

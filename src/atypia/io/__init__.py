@@ -64,7 +64,13 @@ def files_of(path: str | Path) -> list[Path]:
         return dicom.files_of(place)
     if suffix_of(path) is None and is_dicom(place):
         return dicom.files_of(place.parent)
-    return [place] if place.exists() else []
+    if not place.exists():
+        return []
+    if suffix_of(place) not in (".nhdr", ".mhd"):
+        return [place]
+    # The voxels of a header file may lie beside it.
+    stem = stem_of(place)
+    return sorted(p for p in place.parent.iterdir() if p.name.startswith(f"{stem}."))
 
 
 def read(path: str | Path, kind: Kind = "image", affine: ArrayLike | None = None) -> Volume:

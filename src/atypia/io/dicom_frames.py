@@ -7,8 +7,10 @@ hide. Only the tags named here are ever looked at: none of them says who the pat
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ GROUPS = ["PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"]
 SCALING = ["RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", *GROUPS]
 HEADER: list[Any] = [
     *GROUPS,
+    "SOPClassUID",
     "SOPInstanceUID",
     "SeriesInstanceUID",
     "SeriesNumber",
@@ -112,12 +115,12 @@ def frames_of(file: Path) -> list[Frame]:
     """
     import pydicom
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they quote the values of odd tags
+    with _quiet():
         header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=HEADER)
-        if not header.file_meta.MediaStorageSOPClassUID.name.endswith("Image Storage"):
+        storage = header.file_meta.get("MediaStorageSOPClassUID") or header.get("SOPClassUID")
+        if storage and not storage.name.endswith("Image Storage"):
             return []
-        if "Rows" not in header:
+        if not storage or "Rows" not in header:
             raise EOFError  # the file ends within its header
         if "PerFrameFunctionalGroupsSequence" in header:
             count = len(header.PerFrameFunctionalGroupsSequence)
@@ -151,13 +154,13 @@ def voxels_of(file: Path, frames: Iterable[Frame], folder: Path) -> Iterator[Arr
 
     header = pydicom.Dataset()
     tags: Any = [tag_for_keyword(name) for name in SCALING]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _quiet():
         _require_decoder(file, folder)
         stored = pixel_array(file, ds_out=header, specific_tags=tags, raw=True)
-        if int(header.get("SamplesPerPixel", 1)) > 1:
+        colours = header.get("PhotometricInterpretation")
+        if colours not in ("MONOCHROME1", "MONOCHROME2"):
             raise InputError(folder, "holds colours", "Give the series of grey images")
-        if header.get("PhotometricInterpretation") == "MONOCHROME1":
+        if colours == "MONOCHROME1":
             bits = int(header.BitsStored)  # dark means much: turned, so that bright does
             stored = (-1 if header.PixelRepresentation else 2**bits - 1) - stored
         for frame in frames:
@@ -165,10 +168,27 @@ def voxels_of(file: Path, frames: Iterable[Frame], folder: Path) -> Iterator[Arr
             scale = header
             if frame.index is not None:
                 scale = _group(header, frame.index, "PixelValueTransformationSequence") or header
-            unscaled = (scale.get("RescaleSlope", 1), scale.get("RescaleIntercept", 0)) == (1, 0)
-            if not unscaled or "ModalityLUTSequence" in scale:
+            slope = float(scale.get("RescaleSlope") or 1)
+            intercept = float(scale.get("RescaleIntercept") or 0)
+            if "ModalityLUTSequence" in scale:
                 values = apply_modality_lut(values, scale).astype(np.float32)
+            elif (slope, intercept) != (1, 0):
+                values = (values * slope + intercept).astype(np.float32)
             yield values.T
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep pydicom's warnings back: they quote the values of odd tags."""
+    logger = logging.getLogger("pydicom")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
 
 
 def _require_decoder(file: Path, folder: Path) -> None:
