@@ -109,3 +109,41 @@ def test_broken_names_and_tables_are_refused(tmp_path: Path, place: Place) -> No
     (tmp_path / "participants.tsv").write_bytes(b"participant_id\n\xff\n")
     with pytest.raises(CohortError, match=r"participants\.tsv: cannot be read.*UTF-8"):
         read_bids(tmp_path)
+
+
+def test_a_mask_in_another_space_is_on_another_grid(tmp_path: Path, place: Place) -> None:
+    for name in ("sub-01", "sub-02", "sub-03"):
+        place(f"{name}/anat/{name}_T1w.nii.gz")
+    place("sub-03/anat/sub-03_space-MNI152_T1w.nii.gz")
+    tool = "derivatives/tool"
+    for name in ("sub-01", "sub-02", "sub-03"):
+        place(f"{tool}/{name}/anat/{name}_space-MNI152_desc-brain_mask.nii.gz")
+        place(f"{tool}/{name}/anat/{name}_space-FLAIR_label-lesion_mask.nii.gz")
+        place(f"{tool}/{name}/anat/{name}_res-2_label-lesion_mask.nii.gz")
+    own = place(f"{tool}/sub-02/anat/sub-02_space-T1w_desc-brain_mask.nii.gz")
+    masks = {s.id: (s.brain_mask, s.lesion_mask) for s in read_bids(tmp_path)}
+    template = tmp_path / tool / "sub-03/anat/sub-03_space-MNI152_desc-brain_mask.nii.gz"
+    assert masks == {
+        "sub-01": (None, None),
+        "sub-02": (own, None),
+        "sub-03": (None, None),
+        "sub-03_space-MNI152": (template, None),
+    }
+
+
+def test_a_mask_of_one_modality_serves_scans_that_have_it(tmp_path: Path, place: Place) -> None:
+    place("sub-01/anat/sub-01_T1w.nii.gz")
+    place("sub-01/anat/sub-01_FLAIR.nii.gz")
+    mask = place("derivatives/sub-01/anat/sub-01_space-FLAIR_label-lesion_mask.nii.gz")
+    assert [s.lesion_mask for s in read_bids(tmp_path, "FLAIR")] == [mask]
+    assert [s.lesion_mask for s in read_bids(tmp_path, "T1w")] == [None]
+
+
+def test_a_mask_belongs_to_its_own_run_and_acquisition(tmp_path: Path, place: Place) -> None:
+    stems = ("sub-01_acq-a_run-1", "sub-01_acq-a_run-2", "sub-01_acq-b_run-1")
+    for stem in stems:
+        place(f"sub-01/anat/{stem}_T1w.nii.gz")
+    mask = place("derivatives/t/sub-01/anat/sub-01_acq-a_run-2_desc-brain_mask.nii.gz")
+    other = place("derivatives/t/sub-01/anat/sub-01_run-1_acq-b_desc-brain_mask.nii.gz")
+    place("derivatives/t/sub-01/anat/sub-01_desc-brain_mask.nii.gz")
+    assert [s.brain_mask for s in read_bids(tmp_path)] == [None, mask, other]

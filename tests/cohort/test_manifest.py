@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from atypia import io
 from atypia.cohort import Cohort, Scan
 from atypia.cohort.manifest import read_manifest, write_manifest
-from atypia.cohort.scan import METADATA
+from atypia.cohort.scan import METADATA, Labels
 from atypia.errors import CohortError, OutputError
 from atypia.volume import Volume
 from tests.cohort.conftest import Place
@@ -144,8 +146,6 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_scans_in_memory_cannot_be_listed(tmp_path: Path) -> None:
-    import numpy as np
-
     scan = Scan("a", {"T1w": Volume(np.zeros((2, 2, 2)))})
     with pytest.raises(CohortError, match="scan a: is not a file. Write its images first"):
         write_manifest(Cohort((scan,)), tmp_path / "m.tsv")
@@ -156,3 +156,40 @@ def test_an_unwritable_place(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"m\.tsv: cannot be written"):
         write_manifest(Cohort(()), tmp_path / "file" / "m.tsv")
+
+
+def test_a_column_of_images_is_of_the_modality_that_is_asked_for(tmp_path: Path) -> None:
+    path = table(tmp_path / "m.csv", "subject,image,T1w", "a,a.nii,", "b,b.nii,t.nii", "c,,c.nii")
+    assert [list(s.images) for s in read_manifest(path)] == [["image"], ["image", "T1w"], ["T1w"]]
+    flair = read_manifest(path, "FLAIR")
+    assert [(s.subject, s.images["FLAIR"]) for s in flair] == [
+        ("a", tmp_path / "a.nii"),
+        ("b", tmp_path / "b.nii"),
+    ]
+    t1 = read_manifest(path, "T1w")
+    assert [s.images["T1w"].name for s in t1] == ["a.nii", "t.nii", "c.nii"]  # type: ignore[union-attr]
+
+
+def test_labels_of_a_lesion_mask_come_back(tmp_path: Path) -> None:
+    mask = tmp_path / "m.nii"
+    io.write(Volume(np.arange(8, dtype=np.uint8).reshape(2, 2, 2)), mask)
+    scans = (
+        Scan("a", {"T1w": tmp_path / "a.nii"}, "d", lesion_mask=Labels(mask, (1, 3))),
+        Scan("b", {"T1w": tmp_path / "b.nii"}, "d", lesion_mask=mask),
+    )
+    write_manifest(Cohort(scans), tmp_path / "list.tsv")
+    first, second = read_manifest(tmp_path / "list.tsv")
+    assert (first.lesion_mask, second.lesion_mask) == (Labels(mask, (1, 3)), mask)
+    assert [int(s.lesion().data.sum()) for s in (first, second)] == [2, 7]  # type: ignore[union-attr]
+    path = table(tmp_path / "x.csv", "subject,T1w,lesion_labels", "a,a.nii,1")
+    with pytest.raises(CohortError, match=r"line 2: has lesion_labels '1'\. Give a mask"):
+        read_manifest(path)
+
+
+def test_a_folder_of_dicom_may_be_listed(tmp_path: Path) -> None:
+    (tmp_path / "p01").mkdir()
+    path = table(tmp_path / "m.csv", "subject,T1w", "a,p01", "b,p01#12345678")
+    assert [s.images["T1w"] for s in read_manifest(path)] == [
+        tmp_path / "p01",
+        tmp_path / "p01#12345678",
+    ]

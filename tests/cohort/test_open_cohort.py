@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from atypia.cohort import LAYOUTS, open_cohort
+from atypia.cohort import LAYOUTS, open_cohort, read_names
 from atypia.errors import CohortError, InputError, SettingsError
 from tests.cohort.conftest import Place
 
@@ -59,3 +59,18 @@ def test_a_layout_that_does_not_fit_is_our_error(tmp_path: Path, place: Place, l
     for path in (file, tmp_path / "none"):
         with pytest.raises(CohortError, match=str(path)):
             open_cohort(path, layout=layout)
+
+
+def test_a_list_of_names_keeps_those_scans(tmp_path: Path, place: Place) -> None:
+    for name in ("a_T1w", "b_T1w", "c_T1w"):
+        place(f"set/{name}.nii.gz")
+    cohort = open_cohort(tmp_path / "set")
+    (tmp_path / "names.txt").write_text("\ufeffc_T1w.nii.gz\n\n a \n", encoding="utf-8")
+    names = read_names(tmp_path / "names.txt")
+    assert [s.id for s in cohort.listed(names)] == ["a", "c"]
+    with pytest.raises(CohortError, match="has no scan named d_T1w.nii.gz. Mend"):
+        cohort.listed([*names, "d_T1w.nii.gz"])
+    with pytest.raises(CohortError, match="an empty list"):
+        cohort.listed([])
+    with pytest.raises(CohortError, match=r"absent\.txt: cannot be read"):
+        read_names(tmp_path / "absent.txt")

@@ -108,3 +108,17 @@ def test_a_montage_needs_lesions(tmp_path):
     write_run(folder, [scan.id])
     with pytest.raises(InputError, match="true lesion"):
         write_montage(folder, tmp_path / "montage.png")
+
+
+def test_only_the_labels_of_the_lesion_are_shown(tmp_path):
+    folder = tmp_path / "out"
+    scan, _ = write_scan(folder, "one", "tumour")
+    place = folder / "scans" / scan.id
+    description = files.read_json(place / "scan.json")
+    assert description["lesion_labels"] == []
+    whole = read_volumes(place, description).lesion
+    label = io.read(description["lesion_mask"])
+    io.write(label.with_data(label.data * 2), description["lesion_mask"])
+    for labels, voxels in (([2], int(whole.data.sum())), ([1], 0)):
+        shown = read_volumes(place, {**description, "lesion_labels": labels}).lesion
+        assert shown.data.sum() == voxels

@@ -10,7 +10,16 @@ from pathlib import Path
 from atypia import __version__
 from atypia.registry import METHODS
 
-PACKAGES = ("torch", "numpy", "scipy", "nibabel", "SimpleITK", "nilearn", "lightning-fabric")
+PACKAGES = (
+    "torch",
+    "numpy",
+    "scipy",
+    "nibabel",
+    "SimpleITK",
+    "pydicom",
+    "nilearn",
+    "lightning-fabric",
+)
 OPTIONAL = ("tensorboard",)
 
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from atypia.cohort import Cohort, open_cohort
+from atypia.cohort import Cohort, open_cohort, read_names
 from atypia.errors import SettingsError
 from atypia.preprocessing import Failure
 from atypia.progress import Progress
@@ -33,7 +33,9 @@ class CohortOptions:
     Parameters
     ----------
     layout
-        manifest, bids or folder; recognised if unset.
+        manifest, bids, folder, or a data set of docs/cohorts.md; recognised if unset.
+    names
+        Only the scans that this text file names, one a line: file name of an image, subject or id.
     split
         Only the scans of this part of the split.
     where
@@ -41,12 +43,15 @@ class CohortOptions:
     """
 
     layout: str | None = None
+    names: Annotated[Path | None, Parameter(name="--list")] = None
     split: str | None = None
     where: Annotated[tuple[str, ...], Parameter(negative="")] = ()
 
     def open(self, path: Path, modality: str | None = None) -> Cohort:
         """Open the cohort and keep the scans that are asked for."""
         cohort = open_cohort(path, self.layout, modality)
+        if self.names is not None:
+            cohort = cohort.listed(read_names(self.names))
         values = {} if self.split is None else {"split": self.split}
         for condition in self.where:
             key, sign, value = condition.partition("=")

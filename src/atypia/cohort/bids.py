@@ -6,7 +6,7 @@ import csv
 import json
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from atypia import io
@@ -21,8 +21,10 @@ def read_bids(path: Path, modality: str | None = None) -> Cohort:
 
     Images are `sub-*/[ses-*/]anat/*_<modality>.nii[.gz]`; files that differ in any entity but
     the modality are scans of their own. Brain masks (`desc-brain_mask`) and lesion masks
-    (`label-lesion_mask`, `label-lesion_roi`, `desc-lesion_mask`) are found beside the image or
-    in `derivatives/*/`.
+    (`label-lesion_mask`, `label-lesion_roi`, `desc-lesion_mask`) are found beside the image, in
+    `derivatives/` or in `derivatives/*/`. A mask must agree with the image in every entity; one in
+    another space or resolution lies on another grid and is passed over, but `space-orig` and
+    `space-T1w` (for a scan with a T1w image) are the image's own.
 
     Parameters
     ----------
@@ -60,6 +62,7 @@ def _scan(
     masks: Mapping[tuple[str, str], Path],
 ) -> Scan:
     parts = entities(stem)
+    spaces = ["", "_space-orig", *(f"_space-{modality}" for modality in images)]
     person = people.get(f"sub-{parts['sub']}", {})
     rest = [f"{key}-{value}" for key, value in parts.items() if key not in ("sub", "ses")]
     age = person.get("age", "")
@@ -69,8 +72,8 @@ def _scan(
         run="_".join(rest),
         images=dict(images),
         dataset=dataset,
-        brain_mask=masks.get((stem, "brain")),
-        lesion_mask=masks.get((stem, "lesion")),
+        brain_mask=_first(masks, [(_key(stem + space), "brain") for space in spaces]),
+        lesion_mask=_first(masks, [(_key(stem + space), "lesion") for space in spaces]),
         site=person.get("site", ""),
         age=float(age) if re.fullmatch(r"\d+(\.\d+)?", age) else None,
         sex=person.get("sex", ""),
@@ -78,18 +81,26 @@ def _scan(
 
 
 def _masks(root: Path) -> dict[tuple[str, str], Path]:
-    """Map (stem of the image, which mask) to the mask's file."""
+    """Map (entities but label and desc, which mask) to the mask's file."""
     found: dict[tuple[str, str], Path] = {}
-    for folder in (root, *sorted(root.glob("derivatives/*/"))):
+    for folder in (root, root / "derivatives", *sorted(root.glob("derivatives/*/"))):
         for file in sorted(folder.glob("sub-*/**/anat/sub-*.nii*")):
             stem = io.stem_of(file)
             parts = entities(stem)
             label = parts.get("label") or parts.get("desc")
             suffix = stem.rsplit("_", 1)[-1]
             if suffix in ("mask", "roi") and label in ("brain", "lesion"):
-                image = re.sub(r"_(label|desc|space|res)-[^_]+", "", stem)
-                found.setdefault((image.removesuffix(f"_{suffix}"), label), file)
+                found.setdefault((_key(re.sub(r"_(label|desc)-[^_]+", "", stem)), label), file)
     return found
+
+
+def _key(stem: str) -> str:
+    """Give the entities of a name in the order of the alphabet: names differ in their order."""
+    return "_".join(f"{key}-{value}" for key, value in sorted(entities(stem).items()))
+
+
+def _first(masks: Mapping[tuple[str, str], Path], keys: Iterable[tuple[str, str]]) -> Path | None:
+    return next((masks[key] for key in keys if key in masks), None)
 
 
 def _participants(path: Path) -> dict[str, dict[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from atypia import io
-from atypia.cohort.scan import MODALITIES, Cohort, Scan
+from atypia.cohort.scan import SPELLINGS, Cohort, Scan
 from atypia.errors import CohortError
 
 BRAIN_ENDINGS = ("_brain_mask", "_brainmask", "_brain-mask")
@@ -33,7 +33,6 @@ def read_folder(path: Path, modality: str | None = None) -> Cohort:
             if io.stem_of(file) in stems:
                 raise CohortError(file, "stands beside a twin of the same name", "Keep one of both")
             stems[io.stem_of(file)] = file
-    spelling = {s: name for name, all_of in MODALITIES.items() for s in all_of}
     brains, lesions, images = {}, {}, {}
     for stem, file in stems.items():
         if brain := _without(stem, BRAIN_ENDINGS):
@@ -45,7 +44,7 @@ def read_folder(path: Path, modality: str | None = None) -> Cohort:
     scans: dict[str, dict[str, Path]] = {}
     for stem, file in images.items():
         subject, _, ending = stem.rpartition("_")
-        shows = spelling.get(ending.lower()) if subject else None
+        shows = SPELLINGS.get(ending.lower()) if subject else None
         name = subject if shows else stem
         shows = shows or modality or "image"
         if modality in (None, shows):

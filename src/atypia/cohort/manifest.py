@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import io as text_io
 import math
+import re
 from pathlib import Path
 
 from atypia import files, io
-from atypia.cohort.scan import METADATA, MODALITIES, Cohort, Scan
+from atypia.cohort.scan import METADATA, MODALITIES, SPELLINGS, Cohort, Labels, Scan, Source
 from atypia.errors import CohortError
 
 MASKS = ("brain_mask", "lesion_mask")
@@ -22,15 +23,16 @@ def read_manifest(path: Path, modality: str | None = None) -> Cohort:
 
     Columns `subject, dataset, session, run, condition, split, site, age, sex` are metadata
     (only `subject` is needed), `brain_mask` and `lesion_mask` are image paths, and every column
-    named like a modality (any spelling in `MODALITIES`) holds the images of that modality. Other
-    columns are ignored.
+    named like a modality (any spelling in `MODALITIES`) holds the images of that modality. A column
+    `image` holds images whose modality the caller knows. Where only some values of the lesion
+    masks are lesion, `lesion_labels` names them, e.g. `1 3`. Other columns are ignored.
 
     Parameters
     ----------
     path
         The file, or a folder with `manifest.tsv` or `manifest.csv`.
     modality
-        Keep only scans that have it.
+        Keep only scans that have it; images of a column `image` are taken to have it.
     """
     if path.is_dir():
         places = [path / "manifest.tsv", path / "manifest.csv"]
@@ -42,7 +44,7 @@ def read_manifest(path: Path, modality: str | None = None) -> Cohort:
         raise CohortError(path, f"cannot be read ({error})", "Save it as UTF-8 text") from error
     reader = csv.DictReader(text_io.StringIO(text), delimiter=delimiter)
     columns = _columns(path, list(reader.fieldnames or ()))
-    scans = [_scan(row, columns, path, line) for line, row in enumerate(reader, start=2)]
+    scans = [_scan(row, columns, path, line, modality) for line, row in enumerate(reader, start=2)]
     return Cohort(tuple(s for s in scans if modality is None or modality in s.images), path.name)
 
 
@@ -56,15 +58,21 @@ def write_manifest(cohort: Cohort, path: str | Path) -> None:
     """
     path = Path(path)
     modalities = sorted({m for scan in cohort for m in scan.images})
-    rows = [[*METADATA, *modalities, *MASKS]]
+    labelled = any(isinstance(scan.lesion_mask, Labels) for scan in cohort)
+    rows = [[*METADATA, *modalities, *MASKS, *(["lesion_labels"] if labelled else [])]]
     for scan in cohort:
-        sources = [scan.images.get(m) for m in modalities] + [scan.brain_mask, scan.lesion_mask]
+        lesion, labels = scan.lesion_mask, ""
+        if isinstance(lesion, Labels):
+            labels = " ".join(map(str, lesion.values))
+            lesion = lesion.path
+        sources = [scan.images.get(m) for m in modalities] + [scan.brain_mask, lesion]
         for source in sources:
             if source is not None and not isinstance(source, Path):
                 raise CohortError(f"scan {scan.id}", "is not a file", "Write its images first")
         metadata = [getattr(scan, name) for name in METADATA]
         cells = ["" if value is None else str(value) for value in metadata]
-        rows.append([*cells, *(_relative(source, path.parent) for source in sources)])  # type: ignore[arg-type]
+        places = [_relative(source, path.parent) for source in sources]  # type: ignore[arg-type]
+        rows.append([*cells, *places, *([labels] if labelled else [])])
     buffer = text_io.StringIO()
     delimiter = "," if path.suffix.lower() == ".csv" else "\t"
     csv.writer(buffer, delimiter=delimiter, lineterminator="\n").writerows(rows)
@@ -73,12 +81,11 @@ def write_manifest(cohort: Cohort, path: str | Path) -> None:
 
 def _columns(path: Path, names: list[str]) -> dict[str, str]:
     """Map each understood column to its meaning: metadata field, mask or standard modality."""
-    spelling = {s: modality for modality, all_of in MODALITIES.items() for s in all_of}
-    known = {name: name for name in (*METADATA, *MASKS)}
+    known = {name: name for name in (*METADATA, *MASKS, "lesion_labels", "image")} | SPELLINGS
     columns: dict[str, str] = {}
     for name in names:
         key = (name or "").strip().lower()
-        meaning = known.get(key) or spelling.get(key) or ("image" if key == "image" else None)
+        meaning = known.get(key)
         if meaning in columns.values():
             raise CohortError(path, f"has two columns for {meaning}", "Keep one of both")
         if meaning:
@@ -92,7 +99,13 @@ def _columns(path: Path, names: list[str]) -> dict[str, str]:
     return columns
 
 
-def _scan(row: dict[str, str | None], columns: dict[str, str], path: Path, line: int) -> Scan:
+def _scan(
+    row: dict[str, str | None],
+    columns: dict[str, str],
+    path: Path,
+    line: int,
+    modality: str | None,
+) -> Scan:
     values = {columns[c]: (v or "").strip() for c, v in row.items() if c in columns}
     if not values["subject"]:
         raise CohortError(f"{path}, line {line}", "has no subject", "Fill the cell")
@@ -105,17 +118,24 @@ def _scan(row: dict[str, str | None], columns: dict[str, str], path: Path, line:
         raise CohortError(
             f"{path}, line {line}", f"age {age!r} is no number of years", "Give years or n/a"
         )
-    images = {
+    files_of = {
         meaning: path.parent / text
         for meaning, text in values.items()
-        if text and (meaning in MODALITIES or meaning == "image")
+        if text and (meaning in MODALITIES or meaning in ("image", *MASKS))
     }
-    masks = {name: path.parent / values[name] for name in MASKS if values.get(name)}
-    for image in (*images.values(), *masks.values()):
-        if io.suffix_of(image) is None:
+    for image in files_of.values():
+        if not io.is_image(image):
             raise CohortError(
                 f"{path}, line {line}", f"{image.name} is no image file", "Give an image path"
             )
+    masks: dict[str, Source] = {name: files_of.pop(name) for name in MASKS if name in files_of}
+    if labels := values.get("lesion_labels"):
+        if not re.fullmatch(r"\d+( \d+)*", labels) or "lesion_mask" not in masks:
+            problem = f"has lesion_labels {labels!r}"
+            raise CohortError(f"{path}, line {line}", problem, "Give a mask, and numbers like 1 3")
+        chosen = tuple(int(number) for number in labels.split())
+        masks["lesion_mask"] = Labels(path.parent / values["lesion_mask"], chosen)
+    images = {modality if modality and m == "image" else m: p for m, p in files_of.items()}
     plain = {n: values[n] for n in METADATA if n != "age" and n in values}
     plain["dataset"] = plain.get("dataset") or path.resolve().parent.name
     return Scan(images=images, age=years, **plain, **masks)  # type: ignore[arg-type]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+
+import numpy as np
 
 from atypia import files, io
 from atypia.errors import CohortError, unknown_name
@@ -15,17 +18,32 @@ Source = Path | Volume | Callable[[], Volume]
 """A file, a volume in memory, or a function that makes the volume when it is needed."""
 
 MODALITIES = {
-    "T1w": ("t1w", "t1", "mprage"),
+    "T1w": ("t1w", "t1", "t1n", "mprage"),
     "T2w": ("t2w", "t2"),
-    "FLAIR": ("flair", "fla"),
+    "FLAIR": ("flair", "fla", "t2f"),
     "PDw": ("pdw", "pd"),
-    "T1c": ("t1c", "t1ce", "t1gd"),
+    "T1c": ("t1c", "t1ce", "t1gd", "t1wks"),
     "T2starw": ("t2starw", "t2star"),
     "dwi": ("dwi",),
     "adc": ("adc",),
     "CT": ("ct",),
 }
 """Modality -> the spellings of it that are understood, in lower case."""
+
+SPELLINGS = {spelling: name for name, all_of in MODALITIES.items() for spelling in all_of}
+"""Spelling in lower case -> modality."""
+
+DESCRIPTIONS = {
+    "adc": r"\badc\b|apparent",
+    "dwi": r"\bdwi|diff|trace|\bdti",
+    "FLAIR": r"^(?!.*t1).*(flair|dark.?fluid|tirm)",
+    "T2starw": r"t2 ?\*|t2 ?star|\bswi|hemo",
+    "T1c": r"(t1|mp.?rage|mpr\b|bravo|spgr).*(\bgd|gad|\+ ?c|\bpost|contrast|\bkm\b|\bce\b)",
+    "T1w": r"t1|mp.?rage|mpr\b|bravo|spgr",
+    "PDw": r"\bpd|proton",
+    "T2w": r"t2",
+}
+"""Modality -> what free descriptions of it contain, in lower case; the first that fits counts."""
 
 
 def modality_named(name: str) -> str:
@@ -36,10 +54,36 @@ def modality_named(name: str) -> str:
     SettingsError
         No modality is known by that name.
     """
-    for modality, spellings in MODALITIES.items():
-        if name.lower() in spellings:
-            return modality
+    if name.lower() in SPELLINGS:
+        return SPELLINGS[name.lower()]
     raise unknown_name("modality", name, MODALITIES)
+
+
+def modality_in(description: str) -> str | None:
+    """Tell the modality from a free description, e.g. ``"FLAIR"`` from ``"t2_tirm_dark-fl"``."""
+    text = description.lower().replace("_", " ")
+    return next((m for m, pattern in DESCRIPTIONS.items() if re.search(pattern, text)), None)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The voxels of a label image that hold certain values, made when they are asked for.
+
+    Parameters
+    ----------
+    path
+        The label image.
+    values
+        The labels that count as inside.
+    """
+
+    path: Path
+    values: tuple[int, ...]
+
+    def __call__(self) -> Volume:
+        """Read the file and select the labels."""
+        volume = io.read(self.path)
+        return volume.with_data(np.isin(volume.data, self.values), "mask")
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,6 +243,27 @@ class Cohort:
         """Keep the scans at these positions."""
         return Cohort(tuple(self.scans[i] for i in indices), self.name)
 
+    def listed(self, names: Iterable[str]) -> Cohort:
+        """Keep the scans that are named: by file name of an image, subject or id.
+
+        Raises
+        ------
+        CohortError
+            A name is of no scan.
+        """
+        wanted = {name.strip() for name in names if name.strip()}
+        kept, known = [], set()
+        for scan in self.scans:
+            images = [image for image in scan.images.values() if isinstance(image, Path)]
+            own = {scan.id, scan.subject, *(i.name for i in images), *map(io.stem_of, images)}
+            known |= own
+            if own & wanted:
+                kept.append(scan)
+        if not kept or wanted - known:
+            names = ", ".join(sorted(wanted - known)[:3]) or "an empty list"
+            raise CohortError(self.name, f"has no scan named {names}", "Mend or shorten the list")
+        return Cohort(tuple(kept), self.name)
+
     def require_healthy(self, purpose: str) -> None:
         """Refuse a cohort in which a scan is labelled as abnormal.
 
@@ -229,11 +294,9 @@ def _load(source: Source, kind: Kind) -> Volume:
 
 
 def _fingerprint(source: Source) -> str:
-    if isinstance(source, Path) and source.exists():
-        state = source.stat()
-        return f"{source.resolve()} {state.st_size} {state.st_mtime_ns}"
     if isinstance(source, Path):
-        return str(source)
+        states = [(file.resolve(), file.stat()) for file in io.files_of(source)]
+        return " ".join(f"{f} {s.st_size} {s.st_mtime_ns}" for f, s in states) or str(source)
     volume = source if isinstance(source, Volume) else source()
     voxels = f"{volume.data.dtype} {volume.shape}"
     return files.digest(volume.data.tobytes(), volume.affine.tobytes(), voxels)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atypia import io
+from atypia.cohort.scan import Labels
 from atypia.runs.predicting import FILES
 from atypia.volume import Array, Kind, Volume
 
@@ -88,7 +89,8 @@ def read_volumes(place: Path, description: Mapping[str, Any]) -> ScanVolumes:
         if (place / FILES[name]).exists():
             there[name] = io.read(place / FILES[name], kind)
     if description["lesion_mask"]:
-        there["lesion"] = io.read(description["lesion_mask"], "mask")
+        lesion, labels = Path(description["lesion_mask"]), description.get("lesion_labels")
+        there["lesion"] = Labels(lesion, tuple(labels))() if labels else io.read(lesion, "mask")
     for volume in there.values():
         score.require_same_grid(volume)
     turned = {name: volume.canonical() for name, volume in there.items()}

@@ -25,7 +25,7 @@ from typing import Any
 
 from atypia import __version__, files, io
 from atypia.calibration import Threshold
-from atypia.cohort.scan import METADATA, Cohort, Scan
+from atypia.cohort.scan import METADATA, Cohort, Labels, Scan
 from atypia.detectors.base import Detector
 from atypia.detectors.prediction import Prediction
 from atypia.errors import AtypiaError, OutputError
@@ -174,12 +174,15 @@ def _description(prediction: Prediction, key: str, seconds: float) -> dict[str, 
     scan = prediction.scan
     voxel_ml = prediction.brain.geometry.voxel_volume_mm3 / 1000
     threshold, mask = prediction.threshold, prediction.mask
+    labels = scan.lesion_mask if isinstance(scan.lesion_mask, Labels) else None
+    lesion = scan.lesion_mask if labels is None else labels.path
     return {
         "id": scan.id,
         "key": key,
         **{name: getattr(scan, name) for name in METADATA},
         "image": prediction.score_map.source,
-        "lesion_mask": str(scan.lesion_mask) if isinstance(scan.lesion_mask, Path) else None,
+        "lesion_mask": str(lesion) if isinstance(lesion, Path) else None,
+        "lesion_labels": [] if labels is None else list(labels.values),
         "brain_ml": float(prediction.brain.data.sum()) * voxel_ml,
         "score": prediction.score,
         "scores": prediction.scores,
