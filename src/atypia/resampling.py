@@ -8,12 +8,14 @@ from numpy.typing import NDArray
 from atypia.volume import Array, Geometry, Volume
 
 
-def resample(volume: Volume, target: Geometry, outside: float = 0.0) -> Volume:
+def resample(
+    volume: Volume, target: Geometry, outside: float = 0.0, *, cubic: bool = False
+) -> Volume:
     """Put a volume onto another grid.
 
-    Images and scores are interpolated linearly, after a Gaussian that removes what the target
-    grid is too coarse to carry. A mask is interpolated as its share of each voxel and cut at one
-    half, which keeps its volume better than the nearest voxel does.
+    Images and scores are interpolated linearly or by cubic B-splines, after a Gaussian that
+    removes what the target grid is too coarse to carry. A mask is interpolated as its share of
+    each voxel and cut at one half, which keeps its volume better than the nearest voxel does.
 
     Parameters
     ----------
@@ -23,6 +25,9 @@ def resample(volume: Volume, target: Geometry, outside: float = 0.0) -> Volume:
         The grid to fill.
     outside
         Value beyond the field of view of `volume` (masks: always outside).
+    cubic
+        Interpolate by cubic B-splines: sharper, but it may overshoot, so the result is cut to the
+        range of `volume`. Masks are interpolated linearly all the same.
 
     Returns
     -------
@@ -38,21 +43,24 @@ def resample(volume: Volume, target: Geometry, outside: float = 0.0) -> Volume:
     matrix = np.linalg.inv(volume.affine) @ target.affine
     # A voxel reaches half its size beyond its centre: without this rim a single slice would
     # vanish between two planes of the target. A mask's rim is empty, so that it ends half way.
+    mask = volume.kind == "mask"
     source = _without_aliases(source, matrix)
-    source = np.pad(source, 1, mode="constant" if volume.kind == "mask" else "edge")
+    source = np.pad(source, 1, mode="constant" if mask else "edge")
     data = ndimage.affine_transform(
         source,
         matrix[:3, :3],
         matrix[:3, 3] + 1,
         output_shape=target.shape,
         output=np.float32,
-        order=1,
+        order=3 if cubic and not mask else 1,
         mode="constant",
-        cval=0.0 if volume.kind == "mask" else outside,
-        prefilter=False,
+        cval=0.0 if mask else outside,
     )
-    if volume.kind == "mask":
+    if mask:
         data = data >= 0.5
+    elif cubic:
+        low, high = float(source.min()), float(source.max())
+        data = data.clip(min(low, outside), max(high, outside))
     return Volume(data, target.affine, volume.kind, volume.source, volume.space)
 
 
@@ -97,10 +105,17 @@ def grid_around(
 
 def box_of(mask: Volume) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Give the lowest and highest world coordinates (mm) of the voxels inside a mask."""
-    bounds = []
-    for axis in range(3):
-        inside = np.flatnonzero(mask.data.any(axis=tuple(a for a in range(3) if a != axis)))
-        bounds.append((inside[0], inside[-1]))
+    bounds = [(part.start, part.stop - 1) for part in box_of_voxels(mask.data)]
     corners = np.array(np.meshgrid(*bounds, indexing="ij")).reshape(3, -1).T
     world = mask.geometry.world(corners)
     return world.min(axis=0), world.max(axis=0)
+
+
+def box_of_voxels(inside: Array, margin: int = 0) -> tuple[slice, slice, slice]:
+    """Give the slices of the smallest box that holds all true voxels and a margin, in voxels."""
+    parts = []
+    for axis in range(3):
+        found = np.flatnonzero(inside.any(axis=tuple(a for a in range(3) if a != axis)))
+        end = min(int(found[-1]) + 1 + margin, inside.shape[axis])
+        parts.append(slice(max(int(found[0]) - margin, 0), end))
+    return parts[0], parts[1], parts[2]

@@ -75,7 +75,7 @@ def test_a_head_with_its_skull() -> None:
     head = ball((32, 32, 32), affine, (93, 93, 93), 88, "image")  # 2850 ml
     head = Volume(head.data, affine, source="head.nii")
     with pytest.raises(InputError, match=r"head\.nii: .*28\d\d ml.*skull.*Strip the skull"):
-        FIND.apply(State(head), {})
+        FindBrain(engine="foreground").apply(State(head), {})
     # Whoever supplies a mask is believed.
     mask = head.with_data(head.data, "mask")
     assert FIND.apply(State(head, mask), {}).require_brain().data.any()

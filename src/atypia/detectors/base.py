@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from pydantic import Field
@@ -30,6 +30,7 @@ from atypia.errors import (
 )
 from atypia.evaluation.histogram import ScoreHistogram
 from atypia.preprocessing import Failure, Plan, Prepared, make_plan, prepare, prepare_all
+from atypia.preprocessing.presets import Alignment
 from atypia.progress import Progress, silent, track
 from atypia.scoring.reduce import top_mean
 from atypia.scoring.smooth import median_in_brain
@@ -45,10 +46,13 @@ class DetectorSettings(Settings):
 
     modality: str | None = None
     """Which images of a scan; needed only when scans have several."""
-    spacing_mm: float = Field(2.0, ge=0.5, le=16)
-    """Voxel size of the working grid."""
-    align: Literal["affine", "rigid", "none"] = "affine"
-    """Registration to the MNI152 template; none when all scans share one space already."""
+    preprocessing: str = "atypia"
+    """Name of a preset (atypia, ifl, itermask3d, mhd, patches), or path of a plan's JSON."""
+    spacing_mm: float | None = Field(None, ge=0.5, le=16)
+    """Voxel size of the working grid; none: the preset's, which is 2 mm for atypia."""
+    align: Alignment | None = None
+    """Registration to the MNI152 template: affine, rigid, centre (a shift only), or none when all
+    scans share one space already; not given: the preset's, which is affine for atypia."""
     median_size: int = Field(3, ge=1)
     """Edge in voxels of the median filter on score maps, the same for every method; 1 for none."""
     top_share: float = Field(0.01, gt=0, le=1)
@@ -299,9 +303,9 @@ class Detector(ABC):
     def but(self, **settings: Any) -> Self:
         """Copy the fitted detector with other settings for scoring; its calibration is dropped.
 
-        Settings that shape what was learnt (spacing, alignment, modality) cannot be changed.
+        Settings that shape what was learnt (those of preprocessing, modality) cannot be changed.
         """
-        fixed = {"spacing_mm", "align", "modality"} & set(settings)
+        fixed = {"preprocessing", "spacing_mm", "align", "modality"} & set(settings)
         if fixed:
             raise SettingsError(self.method, f"{', '.join(sorted(fixed))} is learnt", "Fit again")
         other = copy.copy(self)
@@ -323,6 +327,7 @@ class Detector(ABC):
         modality = cohort[0].modality(self.settings.modality)
         plan = make_plan(
             cohort,
+            preset=self.settings.preprocessing,
             spacing_mm=self.settings.spacing_mm,
             align=self.settings.align,
             modality=modality,

@@ -1,4 +1,4 @@
-"""Align: rigid or affine registration to the template brain, by SimpleITK.
+"""Align: rigid or affine registration to a template brain, by SimpleITK, or a shift onto it.
 
 Only the affine of the scan changes, no voxel is interpolated: the resampling that follows does
 all geometry in one interpolation.
@@ -8,45 +8,85 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import model_validator
 
+from atypia import files, io
 from atypia.errors import InputError
+from atypia.preprocessing.brain import FindBrain
+from atypia.preprocessing.itk import LPS_FROM_RAS, to_itk
 from atypia.preprocessing.step import Parameters, State, Step
 from atypia.resampling import box_of, grid_around, resample
 from atypia.templates import mni152
 from atypia.volume import Volume
 
-# ITK's world has x to the left and y to the back.
-LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-
 THINNEST_VOXELS = 4
 """Voxels of the registration's grid that a brain must span along each axis, as ITK asks."""
 
 
+MNI152 = "mni152"
+"""Name of the template that comes with nilearn."""
+
+
 class Align(Step):
-    """Register the scan to the MNI152 T1w brain (Mattes mutual information)."""
+    """Move the scan onto the template brain, by registration (Mattes mutual information) or not."""
 
     step: Literal["align"] = "align"
-    transform: Literal["affine", "rigid"] = "affine"
-    """Rigid keeps sizes; affine also scales and shears."""
+    transform: Literal["affine", "rigid", "centre"] = "affine"
+    """Rigid keeps sizes; affine also scales and shears; centre only puts the middle of the brain's
+    box onto that of the template's, without registration."""
     spacing_mm: float = 4.0
     """Grid on which the registration is computed, mm."""
+    template: str = MNI152
+    """`mni152`, or the path of another brain, such as SRI24."""
+    template_digest: str = ""
+    """Digest of the template's file, noted by itself: a plan belongs to the template it was made
+    with."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _note_the_template(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            template = values.get("template", MNI152)
+            if template != MNI152 and not values.get("template_digest"):
+                values = {**values, "template_digest": _digest_of(str(template))}
+        return values
+
+    def brain(self) -> tuple[Volume, Volume]:
+        """Read the template's image and brain mask.
+
+        Raises
+        ------
+        InputError
+            The file is missing, or is not the one that the plan was made with.
+        """
+        return template_brain(self.template, self.template_digest)
 
     def measure(self, state: State) -> Parameters:
         """Find the 4x4 matrix from the scan's world to the template's, both RAS+ mm."""
-        matrix = register(state.image, state.require_brain(), self.transform, self.spacing_mm)
+        brain = state.require_brain()
+        if self.transform == "centre":
+            matrix = np.eye(4)
+            boxes = [np.mean(box_of(mask), axis=0) for mask in (brain, self.brain()[1])]
+            matrix[:3, 3] = boxes[1] - boxes[0]
+        else:
+            template = (self.template, self.template_digest)
+            matrix = register(state.image, brain, self.transform, self.spacing_mm, template)
         return {"matrix": matrix.tolist()}
 
     def apply(self, state: State, parameters: Parameters) -> State:
         """Move the scan into the template's world."""
         matrix = self.world(parameters)
         brain = state.require_brain()
+        # NIfTI's codes: 4 is MNI152, 2 is aligned to something else.
+        space = 4 if self.template == MNI152 and self.transform != "centre" else 2
         return State(
-            replace(state.image, affine=matrix @ state.image.affine, space=4),
-            replace(brain, affine=matrix @ brain.affine, space=4),
+            replace(state.image, affine=matrix @ state.image.affine, space=space),
+            replace(brain, affine=matrix @ brain.affine, space=space),
         )
 
     def world(self, parameters: Parameters) -> NDArray[np.float64]:
@@ -55,12 +95,27 @@ class Align(Step):
 
 
 def register(
-    image: Volume, brain: Volume, transform: Literal["affine", "rigid"], spacing_mm: float
+    image: Volume,
+    brain: Volume,
+    transform: Literal["affine", "rigid"],
+    spacing_mm: float,
+    template: tuple[str, str] = (MNI152, ""),
 ) -> NDArray[np.float64]:
-    """Register a brain to the template.
+    """Register a brain to a template.
 
     Start: centres of mass on each other and, for affine, sizes along the axes equalised. Then
     gradient descent on Mattes mutual information between both whole brains.
+
+    Parameters
+    ----------
+    image, brain
+        The scan and its brain mask.
+    transform
+        Rigid or affine.
+    spacing_mm
+        Grid on which the registration is computed.
+    template
+        Name and digest, see `template_brain`.
 
     Returns
     -------
@@ -78,8 +133,8 @@ def register(
     low, high = box_of(brain)
     if (high - low).min() < THINNEST_VOXELS * spacing_mm:
         raise InputError(image.source, "its brain is too thin to be registered", remedy)
-    fixed, fixed_brain = _template_at(spacing_mm)
-    start = _moments_start(brain, transform)
+    fixed, fixed_brain = _template_at(spacing_mm, *template)
+    start = _moments_start(brain, template_brain(*template)[1], transform)
     moved = replace(image, affine=start @ image.affine)
     moved_brain = replace(brain, affine=start @ brain.affine)
     low, high = box_of(moved_brain)
@@ -104,7 +159,7 @@ def register(
     initial.SetCenter(centre.tolist())
     method.SetInitialTransform(initial, inPlace=True)
     try:
-        method.Execute(_itk(fixed), _itk(moving))
+        method.Execute(to_itk(fixed), to_itk(moving))
     except RuntimeError as error:
         reason = str(error).splitlines()[-1]
         raise InputError(
@@ -118,15 +173,47 @@ def register(
     return np.asarray(refine @ start)
 
 
+def template_brain(template: str = MNI152, digest: str = "") -> tuple[Volume, Volume]:
+    """Give image and brain mask of a template: `mni152`, or the path of an image of a brain."""
+    if template == MNI152:
+        whole = mni152()
+        return whole.t1w, whole.brain
+    if _digest_of(template) != digest:
+        raise InputError(
+            template, "is not the template that the plan was made with", "Put that file back"
+        )
+    return _read_template(template, digest)
+
+
 @cache
-def _template_at(spacing_mm: float) -> tuple[Volume, Volume]:
-    template = mni152()
-    target = grid_around(*box_of(template.brain), spacing_mm)
-    return resample(template.t1w, target), resample(template.brain, target)
+def _read_template(path: str, digest: str) -> tuple[Volume, Volume]:
+    state = State(io.read(path))
+    find = FindBrain()
+    state = find.apply(state, find.measure(state))
+    return state.image, state.require_brain()
 
 
-def _moments_start(brain: Volume, transform: str) -> NDArray[np.float64]:
-    template = mni152().brain
+def _digest_of(path: str) -> str:
+    try:
+        return files.digest(Path(path).read_bytes())
+    except OSError as error:
+        raise InputError(
+            path, "this template cannot be read", f"Name an image file, or {MNI152}"
+        ) from error
+
+
+@cache
+def _template_at(spacing_mm: float, template: str, digest: str) -> tuple[Volume, Volume]:
+    image, brain = template_brain(template, digest)
+    target = grid_around(*box_of(brain), spacing_mm)
+    inside = resample(brain, target)
+    image = resample(image, target)
+    if template != MNI152:
+        image = image.with_data(np.where(inside.data, image.data, 0))
+    return image, inside
+
+
+def _moments_start(brain: Volume, template: Volume, transform: str) -> NDArray[np.float64]:
     centre, target = _centre(brain), _centre(template)
     start = np.eye(4)
     if transform == "affine":
@@ -146,15 +233,3 @@ def _centre(mask: Volume) -> NDArray[np.float64]:
 
 def _spread(mask: Volume) -> NDArray[np.float64]:
     return np.asarray(_points(mask).std(axis=0))
-
-
-def _itk(volume: Volume) -> Any:
-    import SimpleITK as sitk
-
-    image = sitk.GetImageFromArray(np.ascontiguousarray(volume.data.astype(np.float32).T))
-    affine = LPS_FROM_RAS @ volume.affine
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    image.SetSpacing(spacing.tolist())
-    image.SetOrigin(affine[:3, 3].tolist())
-    image.SetDirection((affine[:3, :3] / spacing).ravel().tolist())
-    return image

@@ -2,28 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from atypia import files
 from atypia.cohort.scan import Cohort
+from atypia.errors import InputError, SettingsError
 from atypia.preprocessing.align import Align
+from atypia.preprocessing.bias import CorrectBias
 from atypia.preprocessing.brain import FindBrain
-from atypia.preprocessing.grid import Resample
-from atypia.preprocessing.intensity import Normalise
+from atypia.preprocessing.classes import Quantise
+from atypia.preprocessing.denoise import Denoise
+from atypia.preprocessing.grid import CropPad, Downsample, Reorient, Resample
+from atypia.preprocessing.intensity import IterMaskRange, Normalise, NyulLandmarks, ScaleRange
 from atypia.preprocessing.step import Parameters, State
-from atypia.resampling import box_of, grid_around, resample
+from atypia.resampling import resample
 from atypia.settings import Settings
-from atypia.templates import mni152
 from atypia.volume import Geometry, Volume
 
-AnyStep = Annotated[FindBrain | Align | Resample | Normalise, Field(discriminator="step")]
+AnyStep = Annotated[
+    Reorient
+    | FindBrain
+    | CorrectBias
+    | Align
+    | Resample
+    | CropPad
+    | Downsample
+    | Denoise
+    | Normalise
+    | ScaleRange
+    | IterMaskRange
+    | NyulLandmarks
+    | Quantise,
+    Field(discriminator="step"),
+]
 
-MARGIN_MM = 6.0
-"""Room round the brains for what alignment leaves over."""
+BEFORE_THE_BRAIN = (Reorient, CropPad, Denoise)
+"""Steps that need no brain mask and may stand before `FindBrain`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,10 +74,45 @@ class Plan(Settings):
 
     steps: tuple[AnyStep, ...]
 
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        kinds = [type(step) for step in self.steps]
+        if kinds.count(FindBrain) != 1 or Resample not in kinds:
+            raise ValueError("a plan needs one find_brain, and a resample onto the working grid")
+        early = self.steps[: kinds.index(FindBrain)]
+        if wrong := [step.step for step in early if not isinstance(step, BEFORE_THE_BRAIN)]:
+            raise ValueError(f"{', '.join(wrong)} must come after find_brain")
+        return self
+
+    @classmethod
+    def read(cls, path: str | Path) -> Self:
+        """Read a plan from a JSON file.
+
+        Raises
+        ------
+        InputError
+            The file is missing, is not JSON, or is no plan.
+        """
+        content = files.read_json(path)
+        if not isinstance(content, dict):
+            raise InputError(path, "is no plan", 'Write {"steps": [...]}')
+        try:
+            return cls.make(content)
+        except SettingsError as error:
+            raise InputError(path, f"is no plan ({error.problem})", error.remedy) from error
+
+    def write(self, path: str | Path) -> None:
+        """Write the plan as a JSON file."""
+        files.write_json(path, self.to_json())
+
     @property
     def grid(self) -> Geometry:
         """The working grid."""
-        return next(step.grid for step in self.steps if isinstance(step, Resample))
+        grid: Geometry | None = None
+        for step in self.steps:
+            grid = step.grid_after(grid)
+        assert grid is not None, "there is a resample"
+        return grid
 
     def apply(self, image: Volume, brain: Volume | None = None) -> Prepared:
         """Prepare one scan.
@@ -69,19 +125,42 @@ class Plan(Settings):
             Brain mask on the same grid, if there is one.
         """
         state = State(image, brain)
-        parameters, native_brain = [], brain
+        parameters: list[Parameters] = []
+        native_brain = brain
         for step in self.steps:
+            if step.must_learn:
+                raise SettingsError(
+                    f"step {step.step}",
+                    "has not learnt from a cohort yet",
+                    "Use `plan.learn(cohort)`",
+                )
             measured = step.measure(state)
             state = step.apply(state, measured)
             parameters.append(measured)
             if isinstance(step, FindBrain):
-                native_brain = state.brain
+                # Turning or cutting the grid before it does not move the brain in the world.
+                native_brain = resample(state.require_brain(), image.geometry)
+        found = state.require_brain()
+        data = np.where(found.data, state.image.data, 0).astype(np.float32, copy=False)
         return Prepared(
-            state.image,
-            state.require_brain(),
-            native_brain or state.require_brain(),
-            tuple(parameters),
+            state.image.with_data(data), found, native_brain or found, tuple(parameters)
         )
+
+    def learn(self, cohort: Cohort, modality: str | None = None) -> Self:
+        """Let the steps learn what they must know of a cohort, in order.
+
+        Every scan is read and brought up to that step, once a step. A plan that has nothing to
+        learn reads no scan.
+        """
+        steps = list(self.steps)
+        for place, step in enumerate(steps):
+            if step.must_learn:
+                gathered = [
+                    step.gather(_state_before(steps[:place], scan.image(modality), scan.brain()))
+                    for scan in cohort
+                ]
+                steps[place] = step.learnt(gathered)
+        return type(self)(steps=tuple(steps))
 
     def to_native(self, volume: Volume, prepared: Prepared) -> Volume:
         """Bring a volume from the working grid back onto the scan's own grid.
@@ -105,52 +184,16 @@ class Plan(Settings):
     def restore_intensity(self, data: NDArray[Any], prepared: Prepared) -> NDArray[Any]:
         """Give normalised intensities in the scan's own units."""
         pairs = list(zip(self.steps, prepared.parameters, strict=True))
+        affine = prepared.image.affine
         for step, measured in reversed(pairs):
-            data = step.restore_intensity(data, measured)
+            grid = Geometry(prepared.image.shape, affine)
+            data = step.restore_intensity(data, measured, grid)
+            affine = np.linalg.inv(step.world(measured)) @ affine
         return data
 
 
-def make_plan(
-    cohort: Cohort,
-    *,
-    spacing_mm: float,
-    align: Literal["affine", "rigid", "none"] = "affine",
-    modality: str | None = None,
-    multiple_of: int = 8,
-) -> Plan:
-    """Plan the preprocessing for a cohort.
-
-    Parameters
-    ----------
-    cohort
-        The training scans. They are looked at only when `align` is ``"none"``.
-    spacing_mm
-        Edge of a voxel of the working grid.
-    align
-        Registration to the MNI152 template; ``"none"`` for scans that share one space already,
-        whose working grid is then the box round all their brains.
-    modality
-        Which images of the scans.
-    multiple_of
-        Every size of the working grid is a multiple of this.
-    """
-    find = FindBrain()
-    if align == "none":
-        boxes = [_brain_box(find, scan.image(modality), scan.brain()) for scan in cohort]
-        low = np.min([box[0] for box in boxes], axis=0)
-        high = np.max([box[1] for box in boxes], axis=0)
-        aligning: tuple[AnyStep, ...] = ()
-    else:
-        low, high = box_of(mni152().brain)
-        low, high = low - MARGIN_MM, high + MARGIN_MM
-        aligning = (Align(transform=align),)
-    grid = grid_around(low, high, spacing_mm, multiple_of)
-    affine = tuple(tuple(float(v) for v in row) for row in grid.affine)
-    onto = Resample(shape=grid.shape, affine=affine)
-    return Plan(steps=(find, *aligning, onto, Normalise()))
-
-
-def _brain_box(
-    find: FindBrain, image: Volume, brain: Volume | None
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    return box_of(find.apply(State(image, brain), {}).require_brain())
+def _state_before(steps: Sequence[AnyStep], image: Volume, brain: Volume | None) -> State:
+    state = State(image, brain)
+    for step in steps:
+        state = step.apply(state, step.measure(state))
+    return state
