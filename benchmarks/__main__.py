@@ -20,6 +20,7 @@ BENCHMARKS = {
     "imports": "benchmarks.imports",
     "mask_refinement": "benchmarks.mask_refinement",
     "metrics": "benchmarks.metrics",
+    "preprocessing": "benchmarks.preprocessing",
     "real_t1": "benchmarks.real_t1",
     "simulation": "benchmarks.simulation",
 }

@@ -32,5 +32,5 @@ class Denoise(Step):
         method.SetTimeStep(self.time_step)
         method.SetNumberOfIterations(self.iterations)
         smooth = method.Execute(to_itk(Volume(state.image.data)))
-        data = np.ascontiguousarray(sitk.GetArrayFromImage(smooth).T)
+        data = np.ascontiguousarray(sitk.GetArrayFromImage(smooth).T, np.float32)
         return State(state.image.with_data(data), state.brain)

@@ -89,7 +89,7 @@ PRESETS: Mapping[str, Preset] = {
         spacing_mm=2.0,
         align="affine",
         size_mm=(192.0, 192.0, 100.0),
-        before=(CorrectBias(iterations=(200, 200, 200, 200), tolerance=5e-4),),
+        before=(CorrectBias(),),
         interpolation="bspline",
         after=(Denoise(), ScaleRange(), Downsample(interpolation="bspline")),
     ),
