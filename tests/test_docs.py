@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -9,14 +10,17 @@ import pytest
 
 from atypia.cohort import LAYOUTS
 from atypia.io import FORMATS
+from atypia.preprocessing import PRESETS, Plan
+from atypia.preprocessing.brain import FindBrain
 
 DOCS = Path(__file__).parents[1] / "docs"
 
 
-def test_the_example_of_cohorts_runs_and_prints_what_it_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", ["cohorts", "preprocessing"])
+def test_the_example_of_a_page_runs_and_prints_what_it_says(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page = (DOCS / "cohorts.md").read_text(encoding="utf-8")
+    page = (DOCS / f"{name}.md").read_text(encoding="utf-8")
     (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     exec(program, {})
@@ -29,3 +33,16 @@ def test_every_layout_and_format_has_its_words() -> None:
     assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == list(LAYOUTS)
     for suffix in FORMATS:
         assert f"`{suffix}`" in page
+
+
+def test_every_preset_and_step_of_preprocessing_has_its_words() -> None:
+    page = (DOCS / "preprocessing.md").read_text(encoding="utf-8")
+    steps = Plan.model_json_schema()["$defs"].values()
+    names = {step["properties"]["step"]["const"] for step in steps}
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == {*PRESETS, *names}
+
+
+def test_every_plan_in_the_page_of_preprocessing_is_one() -> None:
+    page = (DOCS / "preprocessing.md").read_text(encoding="utf-8")
+    for text in re.findall(r"```json\n(.*?)```", page, re.DOTALL):
+        FindBrain.make(json.loads(text))
