@@ -89,7 +89,8 @@ PRESETS: Mapping[str, Preset] = {
         spacing_mm=2.0,
         align="affine",
         size_mm=(192.0, 192.0, 100.0),
-        before=(CorrectBias(),),
+        # As published, but for the grid, of which nothing is said: 4 costs half a minute more.
+        before=(CorrectBias(shrink=5, iterations=(200, 200, 200, 200), tolerance=5e-4),),
         interpolation="bspline",
         after=(Denoise(), ScaleRange(), Downsample(interpolation="bspline")),
     ),
