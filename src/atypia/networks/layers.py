@@ -121,7 +121,8 @@ def few_outputs(x: Tensor, convolution: nn.Conv3d) -> Tensor:
     """Give a 3x3x3 convolution's answer, fast where it has one or two output channels.
 
     oneDNN computes sixteen output channels at a time, whether they are wanted or not. Here the 27
-    taps are the rows of one matrix product, and are added up where they belong.
+    taps are the rows of one matrix product, and are added up where they belong. For inference:
+    it has no gradient.
     """
     if x.device.type != "cpu" or convolution.out_channels > 2:
         return functional.conv3d(x, convolution.weight, convolution.bias, padding=1)
