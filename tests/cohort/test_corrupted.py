@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from atypia.cohort import Cohort, joined
 from atypia.cohort.corrupted import with_artefact
 from atypia.errors import SettingsError
 from tests.phantoms import phantom_cohort
@@ -39,3 +42,18 @@ def test_higher_severity_changes_more_and_another_seed_differently() -> None:
 def test_an_unknown_artefact_is_an_error() -> None:
     with pytest.raises(SettingsError, match="zippr"):
         with_artefact(phantom_cohort(range(1)), "zippr", 3)
+
+
+def test_joined_cohorts_keep_names_apart_and_people_together() -> None:
+    first, second = phantom_cohort(range(2)), phantom_cohort(range(1, 3))
+    together = joined(first, second)
+    assert len(together) == 4
+    assert len({scan.id for scan in together}) == 4
+    assert len({scan.person for scan in together}) == 3
+
+
+def test_only_unlabelled_scans_are_named() -> None:
+    bare = tuple(replace(scan, condition="") for scan in phantom_cohort(range(2)))
+    known = replace(bare[1], condition="blob")
+    named = Cohort((bare[0], known), "two").named("healthy")
+    assert [scan.condition for scan in named] == ["healthy", "blob"]
