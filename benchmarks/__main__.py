@@ -17,6 +17,7 @@ from benchmarks import timing
 from benchmarks.tables import table
 
 BENCHMARKS = {
+    "artefacts": "benchmarks.artefacts",
     "imports": "benchmarks.imports",
     "mask_refinement": "benchmarks.mask_refinement",
     "metrics": "benchmarks.metrics",
