@@ -19,6 +19,7 @@ from benchmarks.tables import table
 BENCHMARKS = {
     "artefacts": "benchmarks.artefacts",
     "imports": "benchmarks.imports",
+    "lesions": "benchmarks.lesions",
     "mask_refinement": "benchmarks.mask_refinement",
     "metrics": "benchmarks.metrics",
     "real_t1": "benchmarks.real_t1",

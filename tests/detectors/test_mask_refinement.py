@@ -157,6 +157,11 @@ def test_error_masks_corruption_and_reference_network_train(values: dict) -> Non
     )
     detector = MaskRefinement(settings).fit(phantom_cohort(range(3)))
     assert np.isfinite(detector.score(phantom_scan(50)))
+    prepared = prepare(phantom_scan(50), detector.plan)
+    full = detector._score(prepared).score[prepared.brain.data]
+    short = detector.but(precision="bfloat16")._score(prepared).score[prepared.brain.data]
+    assert not np.array_equal(full, short)
+    assert np.corrcoef(full, short)[0, 1] > 0.999
 
 
 def test_calibrated_gamma_leaves_healthy_scans_nearly_empty() -> None:
