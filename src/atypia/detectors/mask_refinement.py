@@ -67,6 +67,8 @@ REFERENCE_RULES = {
 """What the reference's code does, bugs apart."""
 ERRORS = ("mean_error", "fine_error")
 """Errors whose usual size is learnt from healthy scans; `deviation` is the larger z-score."""
+LEAST_HELD_OUT = 5
+"""With fewer held-out scans their usual errors are learnt from all training scans."""
 TINY = 1e-12
 
 
@@ -211,11 +213,12 @@ class MaskRefinement(Detector):
             residuals = (_Reconstruction(self, scan).residual() for scan in training.scans)
             brain = training.common_brain()
             self.spread_ = healthy_spread(residuals, brain, settings.floor)
-        self.usual_errors_ = np.array([[0.0, 0.0], [1.0, 1.0]])
-        healthy = held_out if len(held_out) >= 5 else training.scans
-        logs = [[np.log(self._errors(scan)[name]) for name in ERRORS] for scan in healthy]
-        self.usual_errors_ = np.array([np.mean(logs, axis=0), np.std(logs, axis=0) + 0.01])
         self.gamma_ = settings.gamma or self._calibrated_gamma(held_out or learning)
+        self.usual_errors_ = np.array([[0.0, 0.0], [1.0, 1.0]])
+        healthy = held_out if len(held_out) >= LEAST_HELD_OUT else training.scans
+        scores = [self._score_alone(scan).scores for scan in healthy]
+        logs = np.log([[of_scan[name] for name in ERRORS] for of_scan in scores])
+        self.usual_errors_ = np.array([logs.mean(axis=0), logs.std(axis=0) + 0.01])
 
     # -- learning ---------------------------------------------------------------------------
 
@@ -336,11 +339,6 @@ class MaskRefinement(Detector):
             return self._score(prepared)
         reconstruction = _Reconstruction(self, prepared)
         return self._finding(reconstruction, reconstruction.restore(reconstruction.brain))
-
-    def _errors(self, prepared: Prepared) -> dict[str, float]:
-        """Give the errors of the first reconstruction."""
-        reconstruction = _Reconstruction(self, prepared)
-        return self._finding(reconstruction, reconstruction.restore(reconstruction.brain)).scores
 
     def _fine_error(self, residual: Array, prepared: Prepared) -> float:
         """Mean square of the residual's high-frequency part: what was not restored as it was."""
@@ -466,10 +464,7 @@ def box_of(
     slices = [slice(None), slice(None)]
     for axis, spacing in enumerate(spacing_mm):
         others = tuple(a for a in range(5) if a != axis + 2)
-        found = brain.any(dim=others[0], keepdim=True)
-        for other in others[1:]:
-            found = found.any(dim=other, keepdim=True)
-        places = found.flatten().nonzero()[:, 0]
+        places = brain.any(dim=others).nonzero()[:, 0]
         if not len(places):
             slices.append(slice(None))
             continue
