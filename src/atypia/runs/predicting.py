@@ -19,7 +19,6 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +30,11 @@ from atypia.detectors.prediction import Prediction
 from atypia.errors import AtypiaError, OutputError
 from atypia.preprocessing import Failure, prepare_all
 from atypia.progress import Progress, silent
+from atypia.runs.outcome import RunReport
 from atypia.scoring.components import Lesion
 
 VOLUMES = ("score_map", "mask", "own_mask", "restoration", "brain")
 FILES = {name: f"{name}.nii.gz" for name in VOLUMES} | {"brain": "brain_mask.nii.gz"}
-
-
-@dataclass(frozen=True)
-class RunReport:
-    """How a cohort run ended: scans done now, done before, and failures."""
-
-    done: int
-    kept: int
-    failures: tuple[Failure, ...]
 
 
 def predict_cohort(
