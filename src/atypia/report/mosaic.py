@@ -21,7 +21,8 @@ CUTS = ((0, 0.3), (0, 0.5), (0, 0.7), (1, 0.5), (2, 0.4))
 MARGIN_MM = 15.0
 """Room round the brain, so that a mask that is too small can be seen."""
 PIXELS_PER_MM = 0.95
-GAP = 6
+GAP, LETTER = 4, 12
+"""Pixels between views, and of the room for the letters at their sides."""
 QUALITY = 80
 
 
@@ -89,7 +90,8 @@ def _painted(grey: Array, mask: Array, colour: str, view: View) -> Array:
     inner = ndimage.binary_erosion(np.pad(mask, 1))[1:-1, 1:-1]
     pixels[mask & ~inner] = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
     # Rows of an image run down, those of a view up.
-    picture = Image.fromarray(np.ascontiguousarray(pixels[::-1]))
+    room = ((0, 0), (LETTER, LETTER), (0, 0))
+    picture = Image.fromarray(np.ascontiguousarray(np.pad(pixels[::-1], room)))
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(12)
     middle = picture.height / 2
     draw.text((2, middle), view.left, "#d8d8d8", font, anchor="lm")

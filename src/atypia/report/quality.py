@@ -19,7 +19,7 @@ from atypia.progress import Progress, silent
 from atypia.report import charts
 from atypia.report.mosaic import write_mosaic
 from atypia.report.pictures import FOUND, TRUE
-from atypia.report.rendering import Fact, flat, number, template
+from atypia.report.rendering import Fact, flat, template
 from atypia.runs.preparing import open_prepared, read_quality, read_record
 from atypia.runs.quality import (
     FEWEST,
@@ -108,7 +108,7 @@ def _contents(output: Path, record: Mapping[str, Any], cards: Sequence[Card]) ->
     steps = files.read_json(output / "plan.json")["steps"]
     groups = {
         "outliers": [card for card in cards if card.verdict.remarks],
-        "as the others": [card for card in cards if not card.verdict.remarks],
+        "others": [card for card in cards if not card.verdict.remarks],
     }
     return {
         "record": record,
@@ -164,7 +164,7 @@ def _card(
 
 def _fact(name: str, verdict: Verdict) -> Fact:
     measure = MEASURES[name]
-    text = f"{number(verdict.values[name])} (z {verdict.z[name]:+.1f})"
+    text = f"{verdict.values[name]:.4g} (z {verdict.z[name]:+.1f})"
     return Fact(measure.title, text, measure.meaning)
 
 
@@ -172,10 +172,10 @@ def _strips(cards: Sequence[Card]) -> list[Markup]:
     """Draw every figure of every scan."""
     found = []
     for name, measure in MEASURES.items():
-        rows: dict[str, list[charts.Dot]] = {"outliers": [], "as the others": []}
+        rows: dict[str, list[charts.Dot]] = {"outliers": [], "others": []}
         for card in cards:
             if name in card.verdict.values:
-                group = "outliers" if card.verdict.remarks else "as the others"
+                group = "outliers" if card.verdict.remarks else "others"
                 rows[group].append(charts.Dot(card.verdict.values[name], card.id, card.anchor))
         if any(rows.values()):
             label = f"{measure.title} of every scan"

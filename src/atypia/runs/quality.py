@@ -218,4 +218,4 @@ def _remark(name: str, value: float, z: float) -> str:
     if _strangeness(measure, z) <= STRANGE:
         return ""
     side = "above" if z > 0 else "below"
-    return f"{measure.title} {value:.3g} is far {side} the others' (z {z:+.1f})"
+    return f"{measure.title} {value:.4g} is far {side} the others' (z {z:+.1f})"
