@@ -67,6 +67,7 @@ def predict(
     options: CohortOptions | None = None,
     cache: Cache = None,
     workers: Workers = None,
+    derivatives: bool = True,
 ) -> int:
     """Find anomalies; score map, mask and restoration come back on each scan's own grid.
 
@@ -78,6 +79,8 @@ def predict(
         One image, a folder or a manifest.
     output
         A folder. Scans that are done already are kept.
+    derivatives
+        Give the results of scans with BIDS names under such names too, in OUT/derivatives/atypia.
     """
     detector = load_detector(model)
     cohort = (options or CohortOptions()).open(scans)
@@ -89,6 +92,7 @@ def predict(
             model=str(model),
             cache=cache,
             workers=workers,
+            derivatives=derivatives,
             progress=progress,
         )
     print(f"{report.done} scans predicted, {report.kept} kept from before: {output}")
