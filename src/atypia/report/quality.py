@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from atypia import files
 from atypia.cohort.scan import Scan
-from atypia.errors import AtypiaError
+from atypia.errors import AtypiaError, InputError
 from atypia.parallel import map_in_processes
 from atypia.progress import Progress, silent
 from atypia.report import charts
@@ -70,7 +70,7 @@ def write_quality_page(
     Raises
     ------
     InputError
-        `output` was not written by `atypia prepare`, or not to its end.
+        `output` was not written by `atypia prepare`, or not to its end, or scans are gone.
     """
     output = Path(output)
     record = read_record(output)
@@ -78,6 +78,8 @@ def write_quality_page(
     scans = list(open_prepared(output).cohort) if done else []
     places = [output / item["place"] for item in done]
     qualities = [q for place in places if (q := read_quality(place)) is not None]
+    if len(qualities) < len(places):
+        raise InputError(output, "has lost prepared scans", "Run `atypia prepare` again")
     verdicts = compare(qualities)
     order = sorted(range(len(scans)), key=lambda i: (-verdicts[i].largest_z, scans[i].id))
     pictured = order[:MOST_PICTURES]

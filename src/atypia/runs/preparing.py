@@ -24,7 +24,7 @@ from pydantic import Field
 from atypia import __version__, files
 from atypia.cohort.manifest import read_manifest, write_manifest
 from atypia.cohort.scan import Cohort, Labels, Scan
-from atypia.errors import AtypiaError, CohortError, OutputError
+from atypia.errors import AtypiaError, CohortError, InputError, OutputError
 from atypia.parallel import map_in_processes
 from atypia.preprocessing import Failure, Plan, Prepared, make_plan, prepare
 from atypia.preprocessing.prepare import is_prepared, load_prepared, place_in_cache
@@ -192,10 +192,13 @@ def read_record(output: Path) -> dict[str, Any]:
 
 
 def read_quality(place: Path | None) -> Quality | None:
-    """Read the figures of a prepared scan; None when they are not there or of another version."""
+    """Read the figures of a prepared scan; None when they are absent, damaged or outdated."""
     if place is None or not (place / "quality.json").exists():
         return None
-    return Quality.from_json(files.read_json(place / "quality.json"))
+    try:
+        return Quality.from_json(files.read_json(place / "quality.json"))
+    except (InputError, TypeError, KeyError):
+        return None  # damaged: it is measured again
 
 
 def _plan(
@@ -209,7 +212,7 @@ def _plan(
     planned_for = files.digest(__version__, settings.digest(), modality, *prints)
     if (output / RECORD).exists() and (output / "plan.json").exists():
         before = files.read_json(output / RECORD)
-        if before.get("planned_for") == planned_for:
+        if isinstance(before, dict) and before.get("planned_for") == planned_for:
             return Plan.make(files.read_json(output / "plan.json")), planned_for
     return _plan_past_bad_scans(cohort, settings, modality), planned_for
 
