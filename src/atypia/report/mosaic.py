@@ -63,8 +63,9 @@ def _row(image: Volume, brain: Volume, outlined: Volume, colour: str) -> Array:
     inside = image.data[brain.data]
     low, high = (float(v) for v in np.percentile(inside, (0.5, 99.7)))
     low = min(low, 0.0) if image.data.min() >= 0 else low
-    extent = [np.flatnonzero(brain.data.any(axis=_others(axis))) for axis in range(3)]
-    box = [_within(ends, image, axis) for axis, ends in enumerate(extent)]
+    extent = [_inside(brain.data, axis) for axis in range(3)]
+    shown = brain.data | outlined.data
+    box = [_within(_inside(shown, axis), image, axis) for axis in range(3)]
     views = []
     for number, share in CUTS:
         view = VIEWS[number]
@@ -109,8 +110,9 @@ def _within(ends: Array, image: Volume, axis: int) -> slice:
     return slice(max(0, int(ends[0]) - margin), min(image.shape[axis], int(ends[-1]) + margin + 1))
 
 
-def _others(axis: int) -> tuple[int, ...]:
-    return tuple(a for a in range(3) if a != axis)
+def _inside(mask: Array, axis: int) -> Array:
+    """Give the indices along an axis at which the mask has voxels."""
+    return np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
 
 
 def _padded(view: Array, height: int) -> Array:

@@ -166,7 +166,9 @@ def _card(
 
 def _fact(name: str, verdict: Verdict) -> Fact:
     measure = MEASURES[name]
-    text = f"{verdict.values[name]:.4g} (z {verdict.z[name]:+.1f})"
+    text = f"{verdict.values[name]:.4g}"
+    if name in verdict.z:
+        text += f" (z {verdict.z[name]:+.1f})"
     return Fact(measure.title, text, measure.meaning)
 
 
@@ -190,7 +192,8 @@ def _histograms(qualities: Sequence[Quality]) -> list[Markup]:
     if not qualities:
         return []
     quantiles = np.array([quality.quantiles for quality in qualities])
-    low, high = np.median(quantiles[:, 0]), np.median(quantiles[:, -1])
+    # The last half percent at either end is mostly a long, empty tail.
+    low, high = np.median(quantiles[:, 1]), np.median(quantiles[:, -2])
     edges = np.linspace(low, max(high, low + 1e-6), BINS + 1)
     shares = np.array([_shares(row, edges) for row in quantiles])
     usual = np.percentile(shares, USUAL, axis=0)

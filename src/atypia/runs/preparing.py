@@ -207,8 +207,8 @@ def _plan(
     """Give the plan, and a digest of what it was made for; one made before is taken again."""
     if given is not None:
         return given, given.digest()
-    looked_at = cohort if settings.align == "none" else ()
-    prints = [print_ for scan in looked_at if (print_ := _fingerprint(scan, modality))]
+    # A plan may look at every scan; one that looks at none is made again at no cost.
+    prints = [_fingerprint(scan, modality) for scan in cohort]
     planned_for = files.digest(__version__, settings.digest(), modality, *prints)
     if (output / RECORD).exists() and (output / "plan.json").exists():
         before = files.read_json(output / RECORD)

@@ -115,7 +115,7 @@ class Verdict:
     values
         Its figures by name; those that it lacks are left out.
     z
-        Robust z by name.
+        Robust z by name; none in a cohort of fewer than `FEWEST`.
     remarks
         What is strange, in words.
     """
@@ -167,8 +167,8 @@ def compare(cohort: Sequence[Quality]) -> list[Verdict]:
     verdicts = []
     for i in range(len(cohort)):
         values = {name: v for name in figures if (v := figures[name][i]) is not None}
-        z = {name: scores[name][i] for name in values}
-        remarks = [r for name in values if (r := _remark(name, values[name], z[name]))]
+        z = {name: scores[name][i] for name in values if scores[name]}
+        remarks = [r for name in z if (r := _remark(name, values[name], z[name]))]
         verdicts.append(Verdict(values, z, tuple(remarks)))
     return verdicts
 
@@ -203,7 +203,7 @@ def _roughness(image: Array, brain: Array) -> float:
 def _robust_z(column: Sequence[float | None], measure: Measure) -> list[float]:
     known = np.array([value for value in column if value is not None])
     if known.size < FEWEST:
-        return [0.0] * len(column)
+        return []
     centre = float(np.median(known))
     spread = max(1.4826 * float(np.median(np.abs(known - centre))), measure.least_spread)
     return [0.0 if value is None else (value - centre) / spread for value in column]
