@@ -73,6 +73,7 @@ def predict(
     options: CohortOptions | None = None,
     cache: Cache = None,
     workers: Workers = None,
+    derivatives: bool = True,
 ) -> int:
     """Find anomalies; score map, mask and restoration come back on each scan's own grid.
 
@@ -84,6 +85,8 @@ def predict(
         One image, a folder or a manifest.
     output
         A folder. Scans that are done already are kept.
+    derivatives
+        Give the results of scans with BIDS names under such names too, in OUT/derivatives/atypia.
     """
     from atypia.report import write_curves
 
@@ -97,6 +100,7 @@ def predict(
             model=str(model),
             cache=cache,
             workers=workers,
+            derivatives=derivatives,
             progress=progress,
         )
     write_curves(output)
