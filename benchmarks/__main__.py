@@ -17,7 +17,9 @@ from benchmarks import timing
 from benchmarks.tables import table
 
 BENCHMARKS = {
+    "artefacts": "benchmarks.artefacts",
     "imports": "benchmarks.imports",
+    "lesions": "benchmarks.lesions",
     "mask_refinement": "benchmarks.mask_refinement",
     "metrics": "benchmarks.metrics",
     "preprocessing": "benchmarks.preprocessing",

@@ -16,8 +16,8 @@ from atypia.preprocessing.brain import FindBrain
 DOCS = Path(__file__).parents[1] / "docs"
 
 
-@pytest.mark.parametrize("name", ["cohorts", "preprocessing"])
-def test_the_example_of_a_page_runs_and_prints_what_it_says(
+@pytest.mark.parametrize("name", ["cohorts", "preparing", "preprocessing"])
+def test_an_example_runs_and_prints_what_it_says(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = (DOCS / f"{name}.md").read_text(encoding="utf-8")

@@ -160,3 +160,31 @@ def test_a_real_scan_comes_back_on_its_own_grid(real_data: Path, tmp_path: Path)
     assert back.shape == raw.shape
     np.testing.assert_allclose(back.affine, raw.affine, atol=1e-4)
     assert back.get_fdata().max() > 0
+
+
+def test_evaluation_on_artefacts_and_on_a_second_cohort(place: Path, tmp_path: Path) -> None:
+    write_phantoms(tmp_path / "clean", range(70, 74))
+    words = ["evaluate", place / "m", tmp_path / "clean"]
+    out = tmp_path / "artefacts"
+    assert run(*words, "--artefact", "spike", "--artefact", "folding", "-o", out) == 0
+    found = json.loads((out / "evaluation.json").read_text())
+    rows = [r for r in found["detection"] if r["method"] == "mask_refinement"]
+    assert {row["condition"] for row in rows} == {"spike", "folding"}
+    names = {"top_mean", "mean", "mean_error", "fine_error", "deviation"}
+    names |= {"final_mask_share", "final_mask_ml"}
+    assert {row["score_name"] for row in rows} == names
+    for row in rows:
+        assert 0 <= row["auroc"]["mean"] <= 1
+        assert row["fpr90"] >= row["fpr80"]
+        assert row["fnr90"] >= row["fnr80"]
+    out = tmp_path / "second"
+    assert run(*words, "--positives", place / "sick", "-o", out) == 0
+    found = json.loads((out / "evaluation.json").read_text())
+    assert [row["healthy"] for row in found["subjects"]] == [4] * len(found["subjects"])
+    masks = {row["mask"] for row in found["masks"] if row["method"] == "mask_refinement"}
+    assert masks == {"own", "calibrated", "oracle"}
+
+
+def test_artefacts_need_a_model(place: Path, capsys) -> None:
+    assert run("evaluate", place / "out", place / "sick", "--artefact", "spike") == 2
+    assert "need a model" in capsys.readouterr().err

@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import curve_fit
 
 from atypia.detectors.mask_refinement import (
     MaskRefinement,
     MaskRefinementSettings,
     _Reconstruction,
 )
+from atypia.errors import SettingsError
 from atypia.preprocessing import prepare
+from tests.oracles.itermask3d import literal_high_pass, literal_search
 from tests.phantoms import phantom_cohort, phantom_scan
 
 RULES = {
@@ -50,85 +51,24 @@ def searching(**values) -> tuple[MaskRefinement, object]:
     return detector, prepare(scan, detector.plan)
 
 
-def literal_search(image, brain, fine, gamma, rounds=100):
-    """The published procedure in float64 on the whole cube, step by step.
-
-    Thresholds are the k-th smallest value over all voxels (zero outside the brain), the mask is
-    "error above the threshold", the curve is fitted by a tan(b t), and refinement starts again
-    from the brain.
-    """
-    blur = Blur()
-
-    def reconstruct(mask):
-        visible = np.where(mask, 0.0, image)
-        x = torch.from_numpy(np.stack([visible, fine])[None].astype(np.float32))
-        return blur(x).detach().numpy()[0, 0].astype(np.float64)
-
-    error = ((image - reconstruct(brain)) ** 2) * brain
-    voxels, inside = image.size, int(brain.sum())
-    curve = []
-    for t in range(1, 101):
-        k = max(1, voxels - round(inside * (1 - 0.01 * t)))
-        threshold = np.sort(error.ravel())[k - 1]
-        curve.append(threshold)
-        mask = error > threshold
-        if t < 100:
-            error = ((image - reconstruct(mask)) ** 2) * brain
-    curve = np.array(curve)
-    percent = np.arange(1.0, 101.0)
-    stop = next((i for i, v in enumerate(curve) if v > 10), len(curve))
-    (a, b), _ = curve_fit(
-        lambda t, a, b: a * np.tan(b * t),
-        percent[:stop],
-        curve[:stop],
-        p0=(1, 0.01),
-        maxfev=500_000,
-    )
-    fitted = a * np.tan(b * percent)
-    spread = ((curve[:80] - curve[:80].mean()) ** 2).sum()
-    if 1 - ((curve[:80] - fitted[:80]) ** 2).sum() / spread >= 0.85:
-        slope = a * b / np.cos(b * percent) ** 2
-    else:
-        steps = np.diff(curve, prepend=0.0)
-        slope = np.array([steps[max(0, i - 2) : i + 3].mean() for i in range(100)])
-    knee = int(np.argmax(slope > gamma))
-    mask = brain
-    for _ in range(rounds):
-        following = ((image - reconstruct(mask)) ** 2) * brain > curve[knee]
-        if (mask.sum() - following.sum()) / mask.sum() < 0.01:
-            return curve, knee, following
-        mask = following
-    raise AssertionError("did not settle")
-
-
 def test_search_equals_the_literal_formulation() -> None:
     detector, prepared = searching()
-    fine = _Reconstruction(detector, prepared).fine[0, 0].numpy().astype(np.float64)
-    image, brain = prepared.image.data.astype(np.float64), prepared.brain.data
-    curve, knee, mask = literal_search(image, brain, fine, detector.gamma_)
+    fine = _Reconstruction(detector, prepared).fine[0, 0]
+    image, brain = torch.tensor(prepared.image.data), torch.tensor(prepared.brain.data)
+    literal = literal_search(Blur(), image, fine, brain.float(), detector.gamma_)
     found = detector._score(prepared)
     details = found.details["threshold_curve"]
-    np.testing.assert_allclose(details["threshold"], curve, rtol=2e-4, atol=1e-6)
-    assert details["knee_percent"] == knee + 1
+    np.testing.assert_allclose(details["threshold"], literal.curve, rtol=2e-4, atol=1e-6)
+    assert details["knee_percent"] == literal.knee + 1
     assert found.mask is not None
-    assert 0 < mask.sum() < brain.sum()
-    overlap = 2 * (found.mask & mask).sum() / (found.mask.sum() + mask.sum())
-    assert overlap > 0.99
-
-
-def test_threshold_curve_is_the_exact_percentile_of_the_first_step() -> None:
-    detector, prepared = searching(percent_step=5.0)
-    search = _Reconstruction(detector, prepared).search()
-    curve = search.threshold_curve()
-    residual = prepared.image.data - search.first[0, 0].numpy()
-    error = residual[prepared.brain.data] ** 2
-    assert (error > curve.threshold[0]).sum() == error.size - round(error.size * 0.05)
-    assert curve.threshold.shape == (20,)
-    assert curve.percent[-1] == 100
+    assert 0 < found.mask.sum() < brain.sum()
+    np.testing.assert_array_equal(found.mask, literal.mask)
+    error = ((image.numpy() - literal.restored) ** 2)[prepared.brain.data].mean()
+    assert found.scores["mean_error"] == pytest.approx(error, rel=1e-4)
 
 
 def test_scale_free_search_ignores_the_unit_of_intensity() -> None:
-    detector, prepared = searching(scale_free=True, gamma=0.1)
+    detector, prepared = searching(scale_free=True, gamma=0.5)
     one = detector._score(prepared)
     scaled = type(prepared)(
         prepared.image.with_data(prepared.image.data * np.float32(4)),
@@ -152,17 +92,76 @@ def test_no_knee_means_nothing_abnormal() -> None:
     assert not found.mask.any()
 
 
-def test_starting_from_the_stored_mask_of_the_knee() -> None:
-    detector, prepared = searching(shrinking_start_mask="best_threshold_mask")
-    found = detector._score(prepared)
-    assert found.details["outcome"] == "mask refined"
-    assert found.mask is not None
-    assert found.mask.any()
+def test_the_box_of_the_brain_is_all_that_is_computed() -> None:
+    detector, prepared = searching(crop_mm=6.0)
+    reconstruction = _Reconstruction(detector, prepared)
+    assert reconstruction.image.numel() < prepared.image.data.size
+    whole, _ = searching()
+    cropped, full = (d._score(prepared).mask for d in (detector, whole))
+    assert cropped is not None
+    assert full is not None
+    assert 2 * (cropped & full).sum() / (cropped.sum() + full.sum()) > 0.98
 
 
-def test_refinement_is_capped() -> None:
-    detector, prepared = searching(most_rounds=1)
-    assert detector._score(prepared).details["rounds"] == 1
+def test_preset_of_the_reference_is_its_network_and_its_rules() -> None:
+    settings = MaskRefinementSettings.make(preset="reference")
+    detector = MaskRefinement(settings)
+    detector._build()
+    assert sum(p.numel() for p in detector.network_.parameters()) == 8_902_626
+    assert settings.gamma == 0.01
+    assert settings.training.epochs == 500
+    assert not settings.prior
+    assert not settings.scale_free
+
+
+def test_reference_cutoff_is_the_published_frequency_masking() -> None:
+    detector, prepared = searching(cutoff="index")
+    fine = _Reconstruction(detector, prepared).fine[0, 0].numpy()
+    expected = literal_high_pass(prepared.image.data.astype(np.float64))
+    np.testing.assert_allclose(fine, expected, atol=1e-4)
+
+
+def test_own_subject_scores() -> None:
+    detector, _ = searching(subject_score="final_mask_ml")
+    scan = phantom_scan(50, lesion=True)
+    prediction = detector.predict(scan)
+    assert prediction.score == prediction.scores["final_mask_ml"] > 0
+    assert prediction.own_mask is not None
+    voxel_ml = prediction.own_mask.geometry.voxel_volume_mm3 / 1000
+    expected = prediction.own_mask.data.sum() * voxel_ml
+    assert prediction.score == pytest.approx(expected, rel=0.05)
+    assert prediction.scores["final_mask_share"] == pytest.approx(
+        prediction.own_mask.data.sum() / prediction.brain.data.sum(), rel=0.05
+    )
+    assert detector.score(scan) == prediction.score
+
+
+def test_an_unknown_subject_score_names_the_known_ones() -> None:
+    detector, _ = searching(subject_score="final_mask_size")
+    with pytest.raises(SettingsError, match="final_mask_ml"):
+        detector.score(phantom_scan(51))
+
+
+@pytest.mark.parametrize(
+    "values", [{"network": "reference", "channels": (4, 8)}, {"channels": (8, 8)}]
+)
+def test_error_masks_corruption_and_reference_network_train(values: dict) -> None:
+    settings = MaskRefinementSettings.make(
+        {
+            **values,
+            "error_share": 1.0,
+            "augmentation": {"corruption_share": 1.0, "quarter_turn_share": 0.5},
+            "training": {"steps": 2, "batch_size": 2},
+        },
+        preset="tiny",
+    )
+    detector = MaskRefinement(settings).fit(phantom_cohort(range(3)))
+    assert np.isfinite(detector.score(phantom_scan(50)))
+    prepared = prepare(phantom_scan(50), detector.plan)
+    full = detector._score(prepared).score[prepared.brain.data]
+    short = detector.but(precision="bfloat16")._score(prepared).score[prepared.brain.data]
+    assert not np.array_equal(full, short)
+    assert np.corrcoef(full, short)[0, 1] > 0.999
 
 
 def test_calibrated_gamma_leaves_healthy_scans_nearly_empty() -> None:

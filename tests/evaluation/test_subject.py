@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from atypia.errors import InputError, SettingsError
-from atypia.evaluation import auroc, average_precision, bootstrap_interval, dice, fpr_at_tpr
+from atypia.evaluation import (
+    auroc,
+    average_precision,
+    bootstrap_interval,
+    dice,
+    fnr_at_tnr,
+    fpr_at_tpr,
+)
 
 # Few distinct values, so that ties are common.
 group = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=25)
@@ -112,3 +119,12 @@ def test_misuse_is_refused() -> None:
         bootstrap_interval([1.0, 2.0], seed=0, level=95)
     with pytest.raises(SettingsError, match="does not fit"):
         bootstrap_interval([1.0, 2.0], [1.0, 2.0], seed=0)
+
+
+def test_share_missed_when_healthy_subjects_must_pass() -> None:
+    healthy, abnormal = [1.0, 2.0, 3.0, 4.0, 5.0], [0.5, 4.0, 4.5, 6.0]
+    # Four of five healthy ones pass at or below 4: two of the abnormal ones pass too.
+    assert fnr_at_tnr(healthy, abnormal, 0.8) == 0.5
+    assert fnr_at_tnr(healthy, abnormal, 1.0) == 0.75
+    assert fnr_at_tnr(healthy, abnormal, 0.0) == 0.0
+    assert fnr_at_tnr([], abnormal, 0.8) is None

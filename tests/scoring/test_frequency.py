@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atypia.scoring.frequency import REFERENCE_WAVELENGTH_MM, high_pass
+from atypia.scoring.frequency import REFERENCE_WAVELENGTH_MM, high_pass, high_pass_by_index
 from atypia.volume import Array
+from tests.oracles.itermask3d import literal_high_pass
 
 
 def oracle(image: Array, spacing_mm: tuple[float, ...], wavelength_mm: float) -> Array:
@@ -64,3 +65,17 @@ def test_a_batch_is_filtered_image_by_image() -> None:
     assert found.shape == images.shape
     for one, image in zip(found[:, 0], images[:, 0], strict=True):
         torch.testing.assert_close(one, high_pass(image, (2, 2, 2), 8.0))
+
+
+@pytest.mark.parametrize("shape", [(32, 32, 32), (24, 31, 36), (40, 16, 9)])
+def test_high_pass_by_index_is_the_published_masking(shape: tuple[int, int, int]) -> None:
+    image = np.random.default_rng(0).normal(size=shape) + 3
+    found = high_pass_by_index(torch.from_numpy(image), radius=5)
+    np.testing.assert_allclose(found.numpy(), literal_high_pass(image, 5), atol=2e-6)
+
+
+def test_both_cutoffs_agree_on_a_cube_of_192_mm() -> None:
+    image = torch.randn(48, 48, 48)
+    by_length = high_pass(image, (4.0, 4.0, 4.0), REFERENCE_WAVELENGTH_MM)
+    # They differ by the constant amplitude one, which is small against the image's.
+    torch.testing.assert_close(high_pass_by_index(image), by_length, atol=0.01, rtol=0)

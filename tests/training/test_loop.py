@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from atypia.errors import AtypiaError, MissingDependencyError, ModelError, OutputError
@@ -142,3 +143,25 @@ def test_tensorboard_absent_says_what_to_install(tmp_path: Path, monkeypatch) ->
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(MissingDependencyError, match=r"atypia\[tensorboard\]"):
         train(network(), loss, 10, settings(tensorboard=True), seed=0, folder=tmp_path)
+
+
+def test_epochs_replace_steps_and_snapshots_are_kept(tmp_path: Path) -> None:
+    # Ten scans in batches of three: three steps an epoch.
+    chosen = settings(epochs=4, snapshot_epochs=2, steps=999)
+    net = network()
+    report = train(net, loss, 10, chosen, seed=3, folder=tmp_path)
+    assert report.steps == 12
+    kept = sorted(path.name for path in (tmp_path / "snapshots").iterdir())
+    assert kept == ["epoch-0002.safetensors", "epoch-0004.safetensors"]
+    last, middle = (load_file(tmp_path / "snapshots" / name) for name in reversed(kept))
+    for name, weight in net.state_dict().items():
+        assert torch.equal(last[name], weight)
+        assert not torch.equal(middle[name], weight)
+
+
+def test_learning_rate_drops_to_a_tenth(tmp_path: Path) -> None:
+    chosen = settings(epochs=10, schedule="drop", drop_at=0.6, warmup_steps=0, learning_rate=0.01)
+    train(network(), loss, 9, chosen, seed=3, folder=tmp_path)
+    rates = [entry["learning_rate"] for entry in read_log(tmp_path / "training.jsonl")]
+    assert rates[17] == pytest.approx(0.01)
+    assert rates[18] == pytest.approx(0.001)

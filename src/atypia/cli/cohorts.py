@@ -1,4 +1,4 @@
-"""Commands that make cohorts: `atypia simulate` and `atypia split`."""
+"""Commands that make and check cohorts: `atypia simulate`, `atypia split`, `atypia leakage`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from atypia.cli.shared import CohortOptions, Output, Workers, progress_bar
-from atypia.cohort import Cohort
+from atypia.cohort import Cohort, open_cohort
+from atypia.cohort import folds as make_folds
 from atypia.cohort import split as split_cohort
+from atypia.cohort.leakage import overlaps, parts_of
 from atypia.cohort.manifest import write_manifest
 from atypia.cohort.simulated import write_simulated
+from atypia.cohort.strata import STRATA, Strata
 from atypia.errors import OutputError, SettingsError
 from atypia.simulation import SimulationSettings
 
@@ -77,6 +80,8 @@ def split(
     *,
     output: Output,
     parts: Annotated[tuple[str, ...], Parameter(negative="")] = ("train=0.75", "calibration=0.25"),
+    folds: int | None = None,
+    stratify: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = STRATA,
     seed: int = 0,
     modality: str | None = None,
     options: CohortOptions | None = None,
@@ -91,6 +96,12 @@ def split(
         The manifest to write, .tsv or .csv.
     parts
         NAME=SHARE for each part; the shares sum to 1.
+    folds
+        Write so many manifests, NAME_fold0.tsv and so on: each tests other subjects (part test),
+        and divides the rest into the parts.
+    stratify
+        Every part gets its share of these: site, sex, age (in four bins). With --empty-stratify,
+        chance alone decides.
     seed
         Same seed, same parts.
     modality
@@ -105,8 +116,70 @@ def split(
             raise SettingsError(
                 f"--parts {part}", "is not NAME=SHARE", "Write e.g. train=0.7"
             ) from error
-    divided = split_cohort((options or CohortOptions()).open(cohort, modality), shares, seed)
-    scans = [scan for part in divided.values() for scan in part]
-    write_manifest(Cohort(tuple(scans), cohort.name), output)
-    print(", ".join(f"{name}: {len(part)} scans" for name, part in divided.items()), f"in {output}")
+    scans = (options or CohortOptions()).open(cohort, modality)
+    if folds is None:
+        divided = {output: split_cohort(scans, shares, seed, stratify)}
+    else:
+        made = make_folds(scans, folds, shares, seed, stratify)
+        divided = {
+            output.with_name(f"{output.stem}_fold{i}{output.suffix}"): one
+            for i, one in enumerate(made)
+        }
+    for path, of_name in divided.items():
+        everyone = tuple(scan for part in of_name.values() for scan in part)
+        write_manifest(Cohort(everyone, scans.name), path)
+        told = ", ".join(f"{name}: {len(part)} scans" for name, part in of_name.items())
+        print(told, f"in {path}")
+    if stratify:
+        strata = Strata.of(scans, stratify)
+        _tell(strata, next(iter(divided.values())), folds or len(shares))
     return 0
+
+
+def leakage(
+    files: Annotated[tuple[Path, ...], Parameter(negative="")],
+    /,
+    *,
+    any_dataset: Annotated[bool, Parameter(negative="")] = False,
+    names: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Find people who stand in several parts of a split; exit code 1 if there are any.
+
+    Parameters
+    ----------
+    files
+        Manifests, published split tables (.csv), or folders. A column `split` names parts, and
+        foldN in a name the fold: other folds may train on what one tests.
+    any_dataset
+        The same subject in two data sets is one person too.
+    names
+        Name all subjects, not how many.
+    """
+    parts = [part for path in files for part in parts_of(path, open_cohort(path))]
+    found = overlaps(parts, any_dataset)
+    for overlap in found:
+        told = f": {', '.join(overlap.subjects)}" if names else ""
+        people = f"{len(overlap.subjects)} subject{'s' if len(overlap.subjects) > 1 else ''}"
+        print(f"{overlap.first} and {overlap.second} share {people}{told}")
+    scans = sum(len(part.scans) for part in parts)
+    print(f"{len(parts)} parts with {scans} scans: {len(found)} overlaps")
+    return 1 if found else 0
+
+
+def _tell(strata: Strata, parts: dict[str, Cohort], number: int) -> None:
+    """Print how many people of each kind each part has, and which strata were too small."""
+    table = strata.table(parts)
+    width = max(map(len, table))
+    columns = [max(6, len(name)) for name in parts]
+    heads = (f"{name:>{w}}" for name, w in zip(parts, columns, strict=True))
+    print(f"{'people':<{width}}", *heads)
+    for what, row in table.items():
+        counts = (f"{n:>{w}}" for n, w in zip(row.values(), columns, strict=True))
+        print(f"{what:<{width}}", *counts)
+    if small := strata.small(number):
+        shown = "; ".join(f"{', '.join(label)}: {n}" for label, n in list(small.items())[:5])
+        more = f" and {len(small) - 5} more" if len(small) > 5 else ""
+        print(
+            f"{len(small)} strata have fewer people than parts and share with the next: "
+            f"{shown}{more}"
+        )

@@ -107,7 +107,9 @@ def demo(
         run = evaluate_output(results, test, cache=cache, progress=progress)
     found = {"cohort": test.name, **run.evaluation.to_json()}
     files.write_json(results / "evaluation.json", found)
-    from atypia.report import write_montage, write_report
+    from atypia.report import write_curves, write_montage, write_report
+
+    write_curves(results)
 
     page = write_report(results)
     write_montage(results, results / "montage.png", count=len(LESIONS))

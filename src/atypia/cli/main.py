@@ -15,6 +15,8 @@ from atypia.registry import METHODS
 COMMANDS = {
     "simulate": ("atypia.cli.cohorts:simulate", "Write a cohort of simulated brains."),
     "split": ("atypia.cli.cohorts:split", "Divide a cohort by subject into a manifest."),
+    "leakage": ("atypia.cli.cohorts:leakage", "Find people who stand in several cohorts."),
+    "prepare": ("atypia.cli.preparing:prepare", "Prepare a cohort once, and check its quality."),
     "calibrate": ("atypia.cli.scoring:calibrate", "Learn a model's threshold from healthy scans."),
     "predict": ("atypia.cli.scoring:predict", "Find anomalies in one scan or a cohort."),
     "evaluate": ("atypia.cli.scoring:evaluate", "Compare with labels, beside the baselines."),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from atypia import files
 from atypia.cli.shared import (
@@ -13,12 +16,15 @@ from atypia.cli.shared import (
     list_failures,
     progress_bar,
 )
+from atypia.cohort import joined
+from atypia.cohort.corrupted import with_artefact
 from atypia.detectors.model_folder import load_baselines, load_detector
-from atypia.errors import InputError
+from atypia.errors import InputError, SettingsError
 from atypia.evaluation.evaluation import tables
 from atypia.runs.evaluating import evaluate_detectors, evaluate_output
 from atypia.runs.fitting import calibrate_model
 from atypia.runs.predicting import predict_cohort
+from atypia.simulation import ARTEFACTS
 
 
 def calibrate(
@@ -67,6 +73,7 @@ def predict(
     options: CohortOptions | None = None,
     cache: Cache = None,
     workers: Workers = None,
+    derivatives: bool = True,
 ) -> int:
     """Find anomalies; score map, mask and restoration come back on each scan's own grid.
 
@@ -78,7 +85,11 @@ def predict(
         One image, a folder or a manifest.
     output
         A folder. Scans that are done already are kept.
+    derivatives
+        Give the results of scans with BIDS names under such names too, in OUT/derivatives/atypia.
     """
+    from atypia.report import write_curves
+
     detector = load_detector(model)
     cohort = (options or CohortOptions()).open(scans)
     with progress_bar() as progress:
@@ -89,8 +100,10 @@ def predict(
             model=str(model),
             cache=cache,
             workers=workers,
+            derivatives=derivatives,
             progress=progress,
         )
+    write_curves(output)
     print(f"{report.done} scans predicted, {report.kept} kept from before: {output}")
     if detector.calibration is None:
         print("The model is not calibrated: there are score maps, but no masks.")
@@ -102,6 +115,9 @@ def evaluate(
     cohort: Path,
     *,
     output: Output | None = None,
+    positives: Path | None = None,
+    artefact: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    severity: float = 3.0,
     options: CohortOptions | None = None,
     cache: Cache = None,
 ) -> int:
@@ -116,9 +132,30 @@ def evaluate(
         Scans with lesion masks or conditions; healthy ones are the controls.
     output
         Where `evaluation.json` is written; the results folder if unset.
+    positives
+        A second cohort whose scans are all abnormal; unlabelled scans of the first are healthy.
+    artefact
+        Name of an artefact that a copy of every scan gets, or all; may be repeated. The copies are
+        the abnormal scans, the unlabelled scans as they are the healthy ones.
+    severity
+        Of the artefacts: 1 barely visible, 3 clear, 5 gross.
     """
     scans = (options or CohortOptions()).open(cohort)
     is_model = (results / "detector.json").exists()
+    if (positives or artefact) and not is_model:
+        raise SettingsError(
+            "--positives and --artefact",
+            "need a model, because the scans have to be predicted",
+            "Name the model folder instead of the results",
+        )
+    if positives is not None:
+        others = (options or CohortOptions()).open(positives)
+        scans = joined(scans.named("healthy"), others.named("abnormal"))
+    if artefact:
+        clean = scans.named("healthy").where(condition="healthy")
+        names = list(ARTEFACTS) if "all" in artefact else list(dict.fromkeys(artefact))
+        copies = [with_artefact(clean, name, severity) for name in names]
+        scans = joined(scans.named("healthy"), *copies)
     if not is_model and not (results / "run.json").exists():
         raise InputError(results, "is neither a model nor results", "Check the path")
     with progress_bar() as progress:

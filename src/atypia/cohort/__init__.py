@@ -15,9 +15,9 @@ from atypia.cohort.datasets import DATASETS, FLAT
 from atypia.cohort.dicom import holds_dicom, read_dicom
 from atypia.cohort.folder import read_folder
 from atypia.cohort.manifest import read_manifest
-from atypia.cohort.scan import MODALITIES, Cohort, Scan, modality_named
+from atypia.cohort.scan import MODALITIES, Cohort, Scan, joined, modality_named
 from atypia.cohort.split_csv import is_split_csv, read_split_csv, tables_in
-from atypia.cohort.splits import require_disjoint, split
+from atypia.cohort.splits import folds, require_disjoint, split
 from atypia.cohort.trees import recognised
 from atypia.errors import CohortError, InputError, unknown_name
 
@@ -26,6 +26,8 @@ __all__ = [
     "MODALITIES",
     "Cohort",
     "Scan",
+    "folds",
+    "joined",
     "modality_named",
     "open_cohort",
     "read_names",

@@ -6,6 +6,7 @@ import csv
 import io as text_io
 import math
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from atypia import files, io
@@ -48,8 +49,15 @@ def read_manifest(path: Path, modality: str | None = None) -> Cohort:
     return Cohort(tuple(s for s in scans if modality is None or modality in s.images), path.name)
 
 
-def write_manifest(cohort: Cohort, path: str | Path) -> None:
+def write_manifest(
+    cohort: Cohort, path: str | Path, more: Mapping[str, Sequence[str]] | None = None
+) -> None:
     """Write a cohort of files as a TSV (or CSV) manifest; paths below its folder are relative.
+
+    Parameters
+    ----------
+    more
+        Further columns, which `read_manifest` ignores: name -> one cell a scan.
 
     Raises
     ------
@@ -57,10 +65,11 @@ def write_manifest(cohort: Cohort, path: str | Path) -> None:
         A scan lives in memory, not in a file.
     """
     path = Path(path)
+    more = more or {}
     modalities = sorted({m for scan in cohort for m in scan.images})
     labelled = any(isinstance(scan.lesion_mask, Labels) for scan in cohort)
-    rows = [[*METADATA, *modalities, *MASKS, *(["lesion_labels"] if labelled else [])]]
-    for scan in cohort:
+    rows = [[*METADATA, *modalities, *MASKS, *(["lesion_labels"] if labelled else []), *more]]
+    for number, scan in enumerate(cohort):
         lesion, labels = scan.lesion_mask, ""
         if isinstance(lesion, Labels):
             labels = " ".join(map(str, lesion.values))
@@ -72,7 +81,8 @@ def write_manifest(cohort: Cohort, path: str | Path) -> None:
         metadata = [getattr(scan, name) for name in METADATA]
         cells = ["" if value is None else str(value) for value in metadata]
         places = [_relative(source, path.parent) for source in sources]  # type: ignore[arg-type]
-        rows.append([*cells, *places, *([labels] if labelled else [])])
+        rest = [column[number] for column in more.values()]
+        rows.append([*cells, *places, *([labels] if labelled else []), *rest])
     buffer = text_io.StringIO()
     delimiter = "," if path.suffix.lower() == ".csv" else "\t"
     csv.writer(buffer, delimiter=delimiter, lineterminator="\n").writerows(rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -239,6 +239,14 @@ class Cohort:
             raise CohortError(self.name, f"has no scan with {wanted}", "Check the spelling")
         return Cohort(tuple(kept), self.name)
 
+    def named(self, condition: str) -> Cohort:
+        """Give this condition to the scans that have none and no lesion mask."""
+        scans = tuple(
+            scan if scan.condition or scan.lesion_mask else replace(scan, condition=condition)
+            for scan in self.scans
+        )
+        return Cohort(scans, self.name)
+
     def take(self, indices: Iterable[int]) -> Cohort:
         """Keep the scans at these positions."""
         return Cohort(tuple(self.scans[i] for i in indices), self.name)
@@ -284,6 +292,25 @@ class Cohort:
                 f"is labelled with {what}, but {purpose} needs healthy scans",
                 "Leave it out, e.g. with --where condition=healthy",
             )
+
+
+def joined(*cohorts: Cohort) -> Cohort:
+    """Put cohorts together; a scan of the same name gets its cohort's number as its run.
+
+    Raises
+    ------
+    CohortError
+        Names are still not unique.
+    """
+    seen: set[str] = set()
+    scans: list[Scan] = []
+    for number, cohort in enumerate(cohorts, start=1):
+        for scan in cohort:
+            twin = scan.id in seen
+            run = "_".join(part for part in (scan.run, f"cohort-{number}") if part)
+            scans.append(replace(scan, run=run) if twin else scan)
+        seen |= {scan.id for scan in cohort}
+    return Cohort(tuple(scans), " and ".join(cohort.name for cohort in cohorts[:2]))
 
 
 def _load(source: Source, kind: Kind) -> Volume:

@@ -65,6 +65,11 @@ REFERENCE_RULES = {
     "crop_mm": None,
 }
 """What the reference's code does, bugs apart."""
+ERRORS = ("mean_error", "fine_error")
+"""Errors whose usual size is learnt from healthy scans; `deviation` is the larger z-score."""
+LEAST_HELD_OUT = 5
+"""With fewer held-out scans their usual errors are learnt from all training scans."""
+TINY = 1e-12
 
 
 class MaskRefinementSettings(SearchRules, DetectorSettings):
@@ -85,7 +90,7 @@ class MaskRefinementSettings(SearchRules, DetectorSettings):
         },
         "artefacts": {
             "augmentation": {"flip_share": 0.5, "corruption_share": 0.7, "corruption": 1.0},
-            "subject_score": "mean_error",
+            "subject_score": "deviation",
         },
         "reference_rules": REFERENCE_RULES,
         "reference": {
@@ -165,6 +170,7 @@ class MaskRefinement(Detector):
     prior_: Array
     gamma_: float
     spread_: Array
+    usual_errors_: Array
 
     def _build(self) -> None:
         settings = self.settings
@@ -208,6 +214,11 @@ class MaskRefinement(Detector):
             brain = training.common_brain()
             self.spread_ = healthy_spread(residuals, brain, settings.floor)
         self.gamma_ = settings.gamma or self._calibrated_gamma(held_out or learning)
+        self.usual_errors_ = np.array([[0.0, 0.0], [1.0, 1.0]])
+        healthy = held_out if len(held_out) >= LEAST_HELD_OUT else training.scans
+        scores = [self._score_alone(scan).scores for scan in healthy]
+        logs = np.log([[of_scan[name] for name in ERRORS] for of_scan in scores])
+        self.usual_errors_ = np.array([logs.mean(axis=0), logs.std(axis=0) + 0.01])
 
     # -- learning ---------------------------------------------------------------------------
 
@@ -217,7 +228,7 @@ class MaskRefinement(Detector):
         target, brain = _batch(scans, rng.device)
         prior = self._prior(rng.device)
         target, brain, prior, corruption = augment(settings.augmentation, target, brain, prior, rng)
-        image = target + corruption * brain
+        image, target = _corrupted(target, corruption, brain)
         fine, coarse = self._guide(image, prior, spacing)
         if settings.loss_over == "brain" and settings.crop_mm is not None:
             # What lies outside of the brains earns nothing and costs time.
@@ -323,11 +334,18 @@ class MaskRefinement(Detector):
         )
 
     def _score_alone(self, prepared: Prepared) -> Finding:
-        simple = self.settings.subject_score in ("top_mean", "mean", "mean_error")
+        simple = not self.settings.subject_score.startswith("final_mask")
         if self.settings.score_from == "refined" or not simple:
             return self._score(prepared)
         reconstruction = _Reconstruction(self, prepared)
         return self._finding(reconstruction, reconstruction.restore(reconstruction.brain))
+
+    def _fine_error(self, residual: Array, prepared: Prepared) -> float:
+        """Mean square of the residual's high-frequency part: what was not restored as it was."""
+        brain = prepared.brain.data
+        image = torch.from_numpy(np.where(brain, residual, 0).astype(np.float32))
+        fine = high_pass(image, prepared.image.spacing_mm, self.settings.wavelength_mm).numpy()
+        return float(np.square(fine[brain], dtype=np.float64).mean())
 
     def _finding(
         self,
@@ -336,15 +354,21 @@ class MaskRefinement(Detector):
         mask: Array | None = None,
         details: dict[str, object] | None = None,
     ) -> Finding:
+        prepared = reconstruction.prepared
+        brain = prepared.brain.data
         residual = reconstruction.on_grid(reconstruction.image - restored)
+        fine_error = self._fine_error(residual, prepared)
         if self.settings.normalise:
             residual = residual / self.spread_
-        brain = reconstruction.prepared.brain.data
+        mean_error = float(np.square(residual[brain], dtype=np.float64).mean())
+        errors = {"mean_error": max(mean_error, TINY), "fine_error": max(fine_error, TINY)}
+        logs = np.log([errors[name] for name in ERRORS])
+        usual, spread = self.usual_errors_
         return Finding(
             score=signed(residual, self.settings.sign),
             restoration=reconstruction.on_grid(restored),
             mask=mask,
-            scores={"mean_error": float(np.square(residual[brain], dtype=np.float64).mean())},
+            scores={**errors, "deviation": float(np.max((logs - usual) / spread))},
             details=details or {},
         )
 
@@ -414,6 +438,25 @@ class _Reconstruction:
         return grid
 
 
+def _corrupted(clean: Tensor, corruption: Tensor, brain: Tensor) -> tuple[Tensor, Tensor]:
+    """Add a corruption, and scale to unit spread as preprocessing would have done after it.
+
+    Returns
+    -------
+    tuple
+        The corrupted scan and, on the same scale, the clean one.
+    """
+    image = clean + corruption * brain
+    if not bool(corruption.any()):
+        return image, clean
+    count = brain.sum((1, 2, 3, 4), keepdim=True).clamp(min=1)
+    spreads = [
+        (((x * brain) ** 2).sum((1, 2, 3, 4), keepdim=True) / count).sqrt() for x in (clean, image)
+    ]
+    scale = spreads[0] / spreads[1].clamp(min=1e-6)
+    return image * scale, clean * scale
+
+
 def box_of(
     brain: Tensor, margin_mm: float, spacing_mm: tuple[float, float, float]
 ) -> tuple[slice, ...]:
@@ -421,10 +464,7 @@ def box_of(
     slices = [slice(None), slice(None)]
     for axis, spacing in enumerate(spacing_mm):
         others = tuple(a for a in range(5) if a != axis + 2)
-        found = brain.any(dim=others[0], keepdim=True)
-        for other in others[1:]:
-            found = found.any(dim=other, keepdim=True)
-        places = found.flatten().nonzero()[:, 0]
+        places = brain.any(dim=others).nonzero()[:, 0]
         if not len(places):
             slices.append(slice(None))
             continue

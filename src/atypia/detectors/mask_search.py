@@ -31,7 +31,7 @@ Restore = Callable[[Tensor], Tensor]
 
 FloatArray = NDArray[np.float64]
 
-COARSE_PERCENT = (10, 20, 30, 40, 50, 60, 70, 80, 85, 90, 94, 97, 99, 100)
+COARSE_PERCENT = (10, 20, 30, 40, 50, 60, 70, 80, 85, 90, 92, 94, 95, 96, 97, 98, 99, 100)
 """Where Phase A measures the curve before it looks closer."""
 MOST_LOOKS = 8
 """How often Phase A looks closer at the knee."""
@@ -57,7 +57,8 @@ class SearchRules(Settings):
         gt=0,
         validation_alias=AliasChoices("fit_function_y_limit", "fit_funtion_y_limit"),
     )
-    """The curve is fitted up to the first point above this (in units of the curve)."""
+    """The curve is fitted up to the first point above this squared error; all of a scale-free
+    curve is fitted."""
     least_determination: float = Field(0.85, le=1)
     """With an R squared below this the fit is not used, but smoothed finite differences."""
     without_knee: Literal["nothing_abnormal", "lowest_threshold"] = "nothing_abnormal"
@@ -227,7 +228,7 @@ class MaskSearch:
             missing = [index for index in window if index not in measured]
             if not missing:
                 break
-            measured |= {index: self._measure(index) for index in missing}
+            measured |= {index: self._measure(index, settle=True) for index in missing}
             curve = self._curve(measured)
         return curve
 
@@ -255,22 +256,28 @@ class MaskSearch:
         fit = slope_of(
             self.percent,
             threshold,
-            rules.fit_function_y_limit,
+            np.inf if rules.scale_free else rules.fit_function_y_limit,
             bounded=rules.scale_free,
             least_determination=rules.least_determination,
         )
         return ThresholdCurve(self.percent, threshold, np.isin(range(len(threshold)), known), fit)
 
-    def _measure(self, index: int) -> float:
-        """Give the threshold of one step, from errors under the mask of the step before."""
+    def _measure(self, index: int, settle: bool = False) -> float:
+        """Give the threshold of one step, from errors under the mask of the step before.
+
+        Many small steps let the mask follow its own errors; after a leap it has to `settle`: the
+        errors under the new mask give the mask of the same size once more.
+        """
         before = index - 1
         if before not in self._errors_after:
             nearest = max(known for known in self._errors_after if known < before)
             errors = self._errors_after[nearest]
-            hidden = errors > self._threshold(errors, float(self.percent[before]))
-            self._errors_after[before] = self._errors(self._restored(self._volume(hidden)))
-            if self.rules.phase_a == "every_step":
-                del self._errors_after[nearest]
+            for _ in range(2 if settle and before - nearest > 1 else 1):
+                hidden = errors > self._threshold(errors, float(self.percent[before]))
+                errors = self._errors(self._restored(self._volume(hidden)))
+            self._errors_after[before] = errors
+            if self.rules.phase_a == "every_step" and nearest >= 0:
+                del self._errors_after[nearest]  # not needed again, and large
         errors = self._errors_after[before]
         threshold = self._threshold(errors, float(self.percent[index]))
         if self.rules.shrinking_start_mask == "best_threshold_mask":

@@ -8,6 +8,7 @@ from atypia.evaluation.subject import (
     average_precision,
     bootstrap_interval,
     dice,
+    fnr_at_tnr,
     fpr_at_tpr,
 )
 
@@ -18,5 +19,6 @@ __all__ = [
     "average_precision",
     "bootstrap_interval",
     "dice",
+    "fnr_at_tnr",
     "fpr_at_tpr",
 ]

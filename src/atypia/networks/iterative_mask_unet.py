@@ -23,6 +23,7 @@ from atypia.networks.layers import (
     PReLU,
     doubling_kernel,
     few_outputs,
+    onednn_by_name,
     worth_one_kernel,
 )
 
@@ -218,7 +219,7 @@ class _FoldedUnit:
             return functional.leaky_relu_(out, self.slope)
         if self.doubling:
             x = functional.interpolate(x, scale_factor=2.0, mode="nearest")
-        if x.device.type == "cpu" and torch.backends.mkldnn.is_available():
+        if onednn_by_name(x):
             out = torch.mkldnn_convolution(
                 x, self.weight, self.bias, (1, 1, 1), self.stride, (1, 1, 1), 1
             )

@@ -19,13 +19,18 @@ class Convolution(nn.Conv3d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(B, C_in, X, Y, Z)` to `(B, C_out, X', Y', Z')`."""
-        single = x.shape[0] == 1 and x.device.type == "cpu" and x.dtype == torch.float32
-        if torch.is_grad_enabled() or not single or not torch.backends.mkldnn.is_available():
+        if torch.is_grad_enabled() or x.shape[0] > 1 or not onednn_by_name(x):
             return super().forward(x)
         padding: Any = self.padding
         return torch.mkldnn_convolution(
             x, self.weight, self.bias, padding, self.stride, self.dilation, self.groups
         )
+
+
+def onednn_by_name(x: Tensor) -> bool:
+    """Tell whether oneDNN's convolution may be called by name: autocast does not reach it there."""
+    plain = x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    return x.device.type == "cpu" and plain and torch.backends.mkldnn.is_available()
 
 
 class DoublingConvolution(nn.Conv3d):
@@ -121,7 +126,8 @@ def few_outputs(x: Tensor, convolution: nn.Conv3d) -> Tensor:
     """Give a 3x3x3 convolution's answer, fast where it has one or two output channels.
 
     oneDNN computes sixteen output channels at a time, whether they are wanted or not. Here the 27
-    taps are the rows of one matrix product, and are added up where they belong.
+    taps are the rows of one matrix product, and are added up where they belong. For inference:
+    it has no gradient.
     """
     if x.device.type != "cpu" or convolution.out_channels > 2:
         return functional.conv3d(x, convolution.weight, convolution.bias, padding=1)

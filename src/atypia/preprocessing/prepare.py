@@ -11,7 +11,7 @@ import numpy as np
 
 from atypia import files
 from atypia.cohort.scan import Cohort, Scan
-from atypia.errors import AtypiaError
+from atypia.errors import AtypiaError, InputError
 from atypia.parallel import map_in_processes
 from atypia.preprocessing.plan import Plan, Prepared
 from atypia.progress import Progress, silent
@@ -44,12 +44,37 @@ def prepare(
     """
     if cache is None:
         return plan.apply(scan.image(modality), scan.brain())
-    key = files.digest(CACHE_FORMAT, plan.digest(), scan.fingerprint(modality))
-    folder = Path(cache) / key
-    if not (folder / "prepared.json").exists():
+    folder = place_in_cache(scan, plan, modality, cache)
+    if not is_prepared(folder):
         prepared = plan.apply(scan.image(modality), scan.brain())
         _store(prepared, folder)
-    return _load(folder)
+    return load_prepared(folder)
+
+
+def place_in_cache(scan: Scan, plan: Plan, modality: str | None, cache: Path) -> Path:
+    """Give the folder of a prepared scan in a cache, whether it is there yet or not."""
+    return Path(cache) / files.digest(CACHE_FORMAT, plan.digest(), scan.fingerprint(modality))
+
+
+def is_prepared(folder: Path) -> bool:
+    """Tell whether a folder of a cache holds a prepared scan."""
+    return (folder / "prepared.json").exists()
+
+
+def load_prepared(folder: Path) -> Prepared:
+    """Read a prepared scan from its folder in a cache; its image is memory-mapped.
+
+    Raises
+    ------
+    InputError
+        A file is missing or damaged.
+    """
+    try:
+        return _load(folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            folder, f"is a damaged prepared scan ({error})", "Delete it and prepare it again"
+        ) from error
 
 
 def prepare_all(

@@ -1,6 +1,8 @@
-"""Report: one self-contained page that shows what a method found, scan by scan."""
+"""Report: self-contained pages that show what a method found and how scans were prepared."""
 
+from atypia.report.curves import write_curves
 from atypia.report.montage import write_montage
 from atypia.report.page import write_report
+from atypia.report.quality import write_quality_page
 
-__all__ = ["write_montage", "write_report"]
+__all__ = ["write_curves", "write_montage", "write_quality_page", "write_report"]

@@ -10,6 +10,8 @@ import numpy as np
 from markupsafe import Markup, escape
 from matplotlib.ticker import MaxNLocator
 
+from atypia.volume import Array
+
 LABELS, WIDTH = 164, 490
 LONGEST = 25
 """Room for row names, the width of a chart with rows, and the letters that fit the room."""
@@ -60,7 +62,12 @@ class _Scale:
         return [float(t) for t in ticks if self.low <= t <= self.high]
 
 
-def strip(rows: Mapping[str, Sequence[Dot]], reference: Sequence[float], unit: str) -> Markup:
+def strip(
+    rows: Mapping[str, Sequence[Dot]],
+    reference: Sequence[float],
+    unit: str,
+    label: str = "Subject-level score of every scan by condition",
+) -> Markup:
     """Draw every scan's score by condition, above the healthy scores of the calibration.
 
     Parameters
@@ -71,6 +78,8 @@ def strip(rows: Mapping[str, Sequence[Dot]], reference: Sequence[float], unit: s
         Scores of the healthy calibration scans, empty without a calibration.
     unit
         Name of the axis.
+    label
+        What the chart shows, for readers who cannot see it.
     """
     shown = {"calibration": [Dot(v, "healthy calibration scan") for v in reference]} | dict(rows)
     shown = {name: dots for name, dots in shown.items() if dots}
@@ -101,7 +110,7 @@ def strip(rows: Mapping[str, Sequence[Dot]], reference: Sequence[float], unit: s
                 f"<title>{escape(dot.name)}: {dot.value:.3g}</title></circle>"
             )
             parts.append(f'<a href="#{dot.anchor}">{circle}</a>' if dot.anchor else circle)
-    return _svg(parts, WIDTH, bottom + 40, "Subject-level score of every scan by condition")
+    return _svg(parts, WIDTH, bottom + 40, label)
 
 
 def intervals(rows: Sequence[Interval], unit: str) -> Markup:
@@ -163,6 +172,34 @@ def threshold_curve(curve: Mapping[str, Any]) -> Markup:
         parts.append(f'<circle class="knee" cx="{x}" cy="{y}" r="5"><title>{told}</title></circle>')
     parts.append(_text(left + 6, 32, told, "start", "told"))
     return _svg(parts, width, height, f"Threshold curve, {told}")
+
+
+def histogram(edges: Array, shares: Array, usual: tuple[Array, Array], unit: str) -> Markup:
+    """Draw one scan's histogram over the range of the cohort's.
+
+    Parameters
+    ----------
+    edges
+        Of the bins.
+    shares
+        Of the scan's voxels in each bin.
+    usual
+        The low and the high end of what the other scans have in each bin.
+    unit
+        Name of the axis.
+    """
+    width, height, left, bottom = 320, 170, 10, 130
+    middles = (edges[:-1] + edges[1:]) / 2
+    across = _Scale(float(middles[0]), float(middles[-1]), left, width - 10)
+    top = max(float(shares.max()), float(usual[1].max())) or 1.0
+    up = _Scale(0.0, top * 1.05, bottom, 8)
+    parts = _axis(across, 8, bottom, unit)
+    there = [*zip(middles, usual[1], strict=True)]
+    back = [*zip(middles[::-1], usual[0][::-1], strict=True)]
+    points = " ".join(f"{across(float(x))},{up(float(y))}" for x, y in there + back)
+    parts.append(f'<polygon class="range" points="{points}"/>')
+    parts.append(_line(middles, shares, across, up, "curve"))
+    return _svg(parts, width, height, "Histogram of intensities, with the range of the cohort")
 
 
 def _axis(across: _Scale, top: float, bottom: float, unit: str) -> list[str]:

@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from atypia import files
 from atypia.errors import AtypiaError
 from atypia.report import charts
 from atypia.report.pictures import FOUND, OWN, TRUE, Pictures, ScoreScale, draw_scan
+from atypia.report.rendering import Fact, flat, number, template
 from atypia.report.results import Entry, Results, read_results
 from atypia.report.tables import evaluation_tables, precision_intervals
 
 MOST_PICTURES = 60
 """Scans that are shown with pictures; more would make the page too heavy for a browser."""
 MOST_LESIONS = 5
-
-
-@dataclass(frozen=True)
-class Fact:
-    """One thing that is known about a scan."""
-
-    name: str
-    value: str
-    hint: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +56,7 @@ def write_report(results: Path, output: Path | None = None) -> Path:
         `results` holds no `run.json`.
     """
     output = Path(results) / "report.html" if output is None else Path(output)
-    text = _template().render(**_contents(read_results(Path(results))))
+    text = template("page.html.j2").render(**_contents(read_results(Path(results))))
     files.write_text(output, text)
     return output
 
@@ -94,24 +84,10 @@ def _contents(found: Results) -> dict[str, Any]:
         "precision": _precision(found),
         "tables": [] if found.evaluation is None else evaluation_tables(found.evaluation),
         "unreadable": [card for cards in groups.values() for card in cards if card.problem],
-        "settings": _flat(settings),
+        "settings": flat(settings),
         "colours": {"found": FOUND, "true": TRUE, "own": OWN},
         "most": MOST_PICTURES if len(found.done) > MOST_PICTURES else None,
     }
-
-
-def _template() -> jinja2.Template:
-    folder = resources.files("atypia.report") / "templates"
-    texts = {name: (folder / name).read_text("utf-8") for name in ("page.html.j2", "style.css")}
-    environment = jinja2.Environment(
-        loader=jinja2.DictLoader(texts),
-        autoescape=lambda name: name != "style.css",
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["number"] = _number
-    return environment.get_template("page.html.j2")
 
 
 def _pictured(found: Results) -> set[str]:
@@ -147,7 +123,7 @@ def _card(entry: Entry, anchor: str, scale: ScoreScale, healthy: int | None) -> 
 
 def _facts(entry: Entry, healthy: int | None) -> list[Fact]:
     description, evaluated = entry.description, entry.evaluated
-    facts = [Fact("score", _number(entry.score), "Subject-level: mean of the brain's top scores.")]
+    facts = [Fact("score", number(entry.score), "Subject-level: mean of the brain's top scores.")]
     if description["p_value"] is not None:
         hint = "Share of healthy calibration scans that score at least as high (conformal)."
         least = healthy is not None and description["p_value"] <= 1 / (1 + healthy) + 1e-9
@@ -159,10 +135,10 @@ def _facts(entry: Entry, healthy: int | None) -> list[Fact]:
         facts.append(Fact("lesions found", str(len(description["lesions"]))))
     if description["threshold"] is not None:
         threshold = description["threshold"]
-        text = f"{_number(threshold['value'])} ({threshold['provenance']})"
+        text = f"{number(threshold['value'])} ({threshold['provenance']})"
         facts.append(Fact("threshold", text, "A voxel above it is flagged."))
     facts += [
-        Fact(name.replace("_", " "), _number(value))
+        Fact(name.replace("_", " "), number(value))
         for name, value in description["details"].items()
         if isinstance(value, str | int | float) and name != "outcome"  # has a place of its own
     ]
@@ -191,22 +167,3 @@ def _precision(found: Results) -> Markup | None:
         return None
     rows = precision_intervals(found.evaluation, found.run["method"])
     return charts.intervals(rows, "average precision (95 % CI)") if rows else None
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """List nested settings as dotted names and texts."""
-    rows: list[tuple[str, str]] = []
-    for name, value in values.items():
-        key = f"{prefix}{name}"
-        if isinstance(value, Mapping):
-            rows += _flat(value, f"{key}.")
-        elif isinstance(value, Sequence) and not isinstance(value, str):
-            rows.append((key, ", ".join(map(str, value))))
-        else:
-            rows.append((key, "-" if value is None else str(value)))
-    return rows
-
-
-def _number(value: Any) -> str:
-    """Show a number with three digits, anything else as text."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -12,6 +12,7 @@
         restoration.nii.gz   the scan as it would look healthy (when the method makes one)
         brain_mask.nii.gz    the brain mask that was used
         scan.json            scores, lesions, details; written last
+      derivatives/atypia/    the same under BIDS names, for scans that have such names
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +31,12 @@ from atypia.detectors.prediction import Prediction
 from atypia.errors import AtypiaError, OutputError
 from atypia.preprocessing import Failure, prepare_all
 from atypia.progress import Progress, silent
+from atypia.runs.derivatives import Derivatives
+from atypia.runs.outcome import RunReport
 from atypia.scoring.components import Lesion
 
 VOLUMES = ("score_map", "mask", "own_mask", "restoration", "brain")
 FILES = {name: f"{name}.nii.gz" for name in VOLUMES} | {"brain": "brain_mask.nii.gz"}
-
-
-@dataclass(frozen=True)
-class RunReport:
-    """How a cohort run ended: scans done now, done before, and failures."""
-
-    done: int
-    kept: int
-    failures: tuple[Failure, ...]
 
 
 def predict_cohort(
@@ -54,6 +47,7 @@ def predict_cohort(
     model: str = "",
     cache: Path | None = None,
     workers: int | None = 1,
+    derivatives: bool = True,
     progress: Progress = silent,
 ) -> RunReport:
     """Predict every scan of a cohort and write the results.
@@ -68,6 +62,8 @@ def predict_cohort(
         Path of the model folder, noted in `run.json`.
     workers
         Processes that prepare scans ahead (with a cache).
+    derivatives
+        Give the results of scans with BIDS names under such names too.
 
     Returns
     -------
@@ -85,11 +81,14 @@ def predict_cohort(
         ready = prepare_all(cohort, plan, modality, cache=cache, workers=workers, progress=progress)
         for _ in ready:  # failures come again, and are noted, when the scan is predicted
             pass
+    named = Derivatives(output, cohort, detector.trained_on["modality"]) if derivatives else None
     progress("predict", 0, len(cohort))
     for number, scan in enumerate(cohort, start=1):
         place = output / "scans" / scan.id
         try:
             item, was_there = _predict_one(detector, scan, place, cache)
+            if named is not None:
+                named.write(scan, place, FILES, detector.method, detector.digest())
             kept += was_there
         except AtypiaError as error:
             failures.append(Failure(scan, error))
@@ -98,6 +97,8 @@ def predict_cohort(
         # Written after every scan: a killed run tells how far it came.
         files.write_json(output / "run.json", _run(detector, cohort, model, items))
         progress("predict", number, len(cohort), scan.id)
+    if named is not None:
+        named.describe()
     return RunReport(len(items) - len(failures) - kept, kept, tuple(failures))
 
 

@@ -27,8 +27,8 @@ def random_corruption(shape: tuple[int, int, int], largest: float, rng: torch.Ge
     shape
         (X, Y, Z).
     largest
-        Largest standard deviation, in the unit of the normalised intensities; the one that is
-        drawn lies between a fiftieth of it and it, small ones as often as large ones.
+        Largest standard deviation, in the unit of the normalised intensities; all up to it are
+        equally likely.
     rng
         Generator on the device of the result.
 
@@ -56,8 +56,7 @@ def random_corruption(shape: tuple[int, int, int], largest: float, rng: torch.Ge
     corruption = corruption / corruption.std().clamp(min=1e-12)
     if draws[6] < 0.3:
         corruption = corruption * _slab(shape, draws[7], draws[8], device)
-    small = float(torch.rand(1, generator=rng, device=device))
-    result: Tensor = corruption * (largest * math.exp(-math.log(50) * small))
+    result: Tensor = corruption * (largest * torch.rand(1, generator=rng, device=device))
     return result
 
 

@@ -1,0 +1,55 @@
+"""What the pages share: their template environment, facts about scans, and how values are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import jinja2
+
+STYLE = "style.css"
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One thing that is known about a scan."""
+
+    name: str
+    value: str
+    hint: str = ""
+
+
+def template(name: str) -> jinja2.Template:
+    """Give a page's template; every page holds the same style."""
+    folder = resources.files("atypia.report") / "templates"
+    texts = {part: (folder / part).read_text("utf-8") for part in (name, STYLE)}
+    environment = jinja2.Environment(
+        loader=jinja2.DictLoader(texts),
+        autoescape=lambda part: part != STYLE,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["number"] = number
+    return environment.get_template(name)
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """List nested settings as dotted names and texts."""
+    rows: list[tuple[str, str]] = []
+    for name, value in values.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            rows += flat(value, f"{key}.")
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            rows.append((key, ", ".join(map(str, value))))
+        else:
+            rows.append((key, "-" if value is None else str(value)))
+    return rows
+
+
+def number(value: Any) -> str:
+    """Show a number with three digits, anything else as text."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
