@@ -95,7 +95,7 @@ class MaskRefinementSettings(SearchRules, DetectorSettings):
         "reference_rules": REFERENCE_RULES,
         "reference": {
             **REFERENCE_RULES,
-            "spacing_mm": 1.0,
+            "preprocessing": "itermask3d",
             "network": "reference",
             "channels": (16, 32, 64, 128, 256),
             "validation_share": 0.0,

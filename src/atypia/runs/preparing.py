@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 from pydantic import Field
 
@@ -28,6 +28,7 @@ from atypia.errors import AtypiaError, CohortError, InputError, OutputError
 from atypia.parallel import map_in_processes
 from atypia.preprocessing import Failure, Plan, Prepared, make_plan, prepare
 from atypia.preprocessing.prepare import is_prepared, load_prepared, place_in_cache
+from atypia.preprocessing.presets import Alignment
 from atypia.progress import Progress, silent
 from atypia.runs.outcome import RunReport
 from atypia.runs.quality import MEASURES, Quality, Verdict, compare, measure
@@ -42,14 +43,22 @@ class PreparationSettings(Settings):
 
     modality: str | None = None
     """Which images of a scan; needed only when scans have several."""
-    spacing_mm: float = Field(2.0, ge=0.5, le=16)
-    """Voxel size of the working grid."""
-    align: Literal["affine", "rigid", "none"] = "affine"
-    """Registration to the MNI152 template; none when all scans share one space already."""
+    preprocessing: str = "atypia"
+    """Name of a preset (atypia, ifl, itermask3d, mhd, patches), or path of a plan's JSON."""
+    spacing_mm: float | None = Field(None, ge=0.5, le=16)
+    """Voxel size of the working grid; the preset's if unset."""
+    align: Alignment | None = None
+    """Registration to the MNI152 template: affine, rigid, centre or none; the preset's if unset."""
 
     def plan_for(self, cohort: Cohort, modality: str) -> Plan:
         """Plan the preprocessing of a cohort."""
-        return make_plan(cohort, spacing_mm=self.spacing_mm, align=self.align, modality=modality)
+        return make_plan(
+            cohort,
+            preset=self.preprocessing,
+            spacing_mm=self.spacing_mm,
+            align=self.align,
+            modality=modality,
+        )
 
 
 @dataclass(frozen=True, eq=False)
