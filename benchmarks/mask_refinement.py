@@ -184,6 +184,7 @@ def _detector(steps: int) -> Any:
     # one on a cube of 192 mm, and the same on one of another voxel size.
     values = {
         "network": "reference",
+        "fill": "noise_once",
         "channels": (16, 32, 64, 128, 256),
         "cutoff": "wavelength",
         "phase_a": "coarse_to_fine",

@@ -124,8 +124,10 @@ class MaskRefinementSettings(SearchRules, DetectorSettings):
     units and its constant amplitude below, which mean the same on a cube of 192 mm only."""
     wavelength_mm: float = Field(REFERENCE_WAVELENGTH_MM, gt=0)
     """Longest wavelength (mm) of the high-frequency image; the reference's 15 index units."""
-    fill: Literal["zero", "noise"] = "zero"
-    """What stands in hidden voxels: zero with a mask channel, or standard normal noise."""
+    fill: Literal["zero", "noise", "noise_once"] = "zero"
+    """What stands in hidden voxels: zero with a mask channel; standard normal noise, fresh in every
+    reconstruction, as published; or such noise drawn once a scan, so that nothing but the mask
+    changes between reconstructions."""
     full_share: float = Field(0.3, ge=0, le=1)
     """Share of training masks that hide the whole brain."""
     near_full_share: float = Field(0.2, ge=0, le=1)
@@ -232,7 +234,7 @@ class MaskRefinement(Detector):
         fine, coarse = self._guide(image, prior, spacing)
         if settings.loss_over == "brain" and settings.crop_mm is not None:
             # What lies outside of the brains earns nothing and costs time.
-            box = box_of(brain, settings.crop_mm, spacing)
+            box = box_of(brain, settings.crop_mm, spacing, self._multiple())
             image, brain, target = image[box], brain[box], target[box]
             fine, coarse = fine[box], coarse[box]
         hidden = torch.stack(
@@ -251,10 +253,12 @@ class MaskRefinement(Detector):
         chosen = torch.rand(len(scans), generator=rng, device=rng.device) < settings.error_share
         if bool(chosen.any()):
             with torch.no_grad():
-                errors = self._restore(network, image, brain, fine, coarse, rng) - image
+                filling = self._filling(image, rng)
+                errors = self._restore(network, image, brain, fine, coarse, filling) - image
             for index in chosen.nonzero()[:, 0].tolist():
                 hidden[index, 0] = error_mask(errors[index, 0].square(), brain[index, 0], rng)
-        restored = self._restore(network, image, hidden, fine, coarse, rng)
+        filling = self._filling(image, rng)
+        restored = self._restore(network, image, hidden, fine, coarse, filling)
         weight = torch.where(hidden, 1.0, settings.visible_weight)
         if settings.loss_over == "brain":
             weight = weight * brain
@@ -271,9 +275,14 @@ class MaskRefinement(Detector):
             rng = seeded(self.settings.seed, 11, index, device=device)
             blobs = random_mask(brain[0, 0], spacing, rng, most_blobs=3)[None, None]
             for hidden in (brain, blobs):
-                restored = self._restore(network, image, hidden, fine, coarse, rng)
+                filling = self._filling(image, rng)
+                restored = self._restore(network, image, hidden, fine, coarse, filling)
                 total += float(((restored - image) ** 2)[brain].mean())
         return total / (2 * len(scans))
+
+    def _multiple(self) -> int:
+        """By how many voxels a scan may be shifted without changing the network's answer."""
+        return int(getattr(self.network_, "multiple", 1))
 
     def _prior(self, device: torch.device) -> Tensor:
         """Give the mean healthy brain `(1, 1, X, Y, Z)`."""
@@ -300,19 +309,23 @@ class MaskRefinement(Detector):
         hidden: Tensor,
         fine: Tensor,
         coarse: Tensor,
-        rng: torch.Generator,
+        filling: Tensor,
     ) -> Tensor:
         """Reconstruct `(B, 1, X, Y, Z)` from what is visible and the guide."""
-        if self.settings.fill == "noise":
-            filling = torch.randn(image.shape, generator=rng, device=image.device)
-            channels = [torch.where(hidden, filling, image), fine]
-        else:
-            channels = [torch.where(hidden, 0.0, image), fine, hidden.float()]
+        channels = [torch.where(hidden, filling, image), fine]
+        if self.settings.fill == "zero":
+            channels.append(hidden.float())
         if self.settings.prior:
             channels.append(coarse)
         answer: Tensor = network(torch.cat(channels, dim=1)).float()
         # With a prior, start from the restoration without a network; it learns the correction.
         return coarse + fine + answer if self.settings.prior else answer
+
+    def _filling(self, image: Tensor, rng: torch.Generator) -> Tensor:
+        """Draw what stands in hidden voxels, shaped as the image."""
+        if self.settings.fill == "zero":
+            return torch.zeros_like(image)
+        return torch.randn(image.shape, generator=rng, device=image.device)
 
     # -- scoring ----------------------------------------------------------------------------
 
@@ -403,18 +416,24 @@ class _Reconstruction:
         fine, coarse = detector._guide(image, detector._prior(self.device), spacing)
         self.box: tuple[slice, ...] = (slice(None),) * 5
         if settings.crop_mm is not None:
-            self.box = box_of(brain, settings.crop_mm, spacing)
+            self.box = box_of(brain, settings.crop_mm, spacing, detector._multiple())
         self.image, self.brain = image[self.box], brain[self.box]
         self.fine, self.coarse = fine[self.box], coarse[self.box]
         # Seeded by the setting alone: a scan's result does not depend on its neighbours.
         self.rng = seeded(settings.seed, 13, device=self.device)
+        self.filling: Tensor | None = None
+        if settings.fill == "noise_once":
+            self.filling = detector._filling(image, self.rng)[self.box]
 
     @torch.inference_mode()
     def restore(self, hidden: Tensor) -> Tensor:
         """Reconstruct the scan with a mask hidden, both `(1, 1, X, Y, Z)` in the box."""
+        detector, filling = self.detector, self.filling
+        if filling is None:
+            filling = detector._filling(self.image, self.rng)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            return self.detector._restore(
-                self.network, self.image, hidden, self.fine, self.coarse, self.rng
+            return detector._restore(
+                self.network, self.image, hidden, self.fine, self.coarse, filling
             )
 
     def search(self) -> MaskSearch:
@@ -424,7 +443,7 @@ class _Reconstruction:
             spread = torch.from_numpy(np.asarray(self.detector.spread_)).to(self.device)
             spread = spread[None, None][self.box]
         settings = self.detector.settings
-        repeatable = settings.fill == "zero" or settings.phase_a == "coarse_to_fine"
+        repeatable = settings.fill != "noise" or settings.phase_a == "coarse_to_fine"
         return MaskSearch(self.restore, self.image, self.brain, settings, spread, repeatable)
 
     def residual(self) -> Array:
@@ -458,9 +477,13 @@ def _corrupted(clean: Tensor, corruption: Tensor, brain: Tensor) -> tuple[Tensor
 
 
 def box_of(
-    brain: Tensor, margin_mm: float, spacing_mm: tuple[float, float, float]
+    brain: Tensor, margin_mm: float, spacing_mm: tuple[float, float, float], multiple: int = 1
 ) -> tuple[slice, ...]:
-    """Give the slices of `(B, C, X, Y, Z)` that hold all brains, with a margin on each side."""
+    """Give the slices of `(B, C, X, Y, Z)` that hold all brains, with a margin on each side.
+
+    They start at a multiple of the network's coarsest step: shifted against it, a network with
+    strides answers differently.
+    """
     slices = [slice(None), slice(None)]
     for axis, spacing in enumerate(spacing_mm):
         others = tuple(a for a in range(5) if a != axis + 2)
@@ -470,7 +493,7 @@ def box_of(
             continue
         margin = int(np.ceil(margin_mm / spacing))
         first, last = int(places[0]) - margin, int(places[-1]) + margin + 1
-        slices.append(slice(max(first, 0), last))
+        slices.append(slice(max(first, 0) // multiple * multiple, -(-last // multiple) * multiple))
     return tuple(slices)
 
 
