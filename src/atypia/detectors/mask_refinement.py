@@ -66,7 +66,8 @@ REFERENCE_RULES = {
 }
 """What the reference's code does, bugs apart."""
 ERRORS = ("mean_error", "fine_error")
-"""Errors whose usual size is learnt from healthy scans; `deviation` is the larger z-score."""
+"""Errors whose usual size is learnt from healthy scans; `deviation` is the larger absolute z-score:
+an artefact that drowns the contrast makes errors smaller, which is as unusual."""
 LEAST_HELD_OUT = 5
 """With fewer held-out scans their usual errors are learnt from all training scans."""
 TINY = 1e-12
@@ -381,7 +382,7 @@ class MaskRefinement(Detector):
             score=signed(residual, self.settings.sign),
             restoration=reconstruction.on_grid(restored),
             mask=mask,
-            scores={**errors, "deviation": float(np.max((logs - usual) / spread))},
+            scores={**errors, "deviation": float(np.abs((logs - usual) / spread).max())},
             details=details or {},
         )
 
