@@ -93,7 +93,9 @@ def test_a_mask_keeps_its_place_and_volume(
     assert moved.data.dtype == bool
     assert np.linalg.norm(centre_of_mass(moved) - CENTRE - off) < max(spacing) / 2
     volumes = [m.data.sum() * m.geometry.voxel_volume_mm3 for m in (mask, moved)]
-    assert volumes[1] == pytest.approx(volumes[0], rel=0.07)
+    # A ball of 14 mm on voxels of up to 4 mm; where both grids agree, shares of exactly one half
+    # are common, and all of them count as inside.
+    assert volumes[1] == pytest.approx(volumes[0], rel=0.1)
 
 
 @pytest.mark.parametrize("spacing", [1.0, 2.0, 3.0])

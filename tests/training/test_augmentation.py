@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 
 from atypia.training.augmentation import Augmentation, augment
@@ -61,7 +60,8 @@ def test_corruption_runs_from_one_wave_to_white_noise() -> None:
     assert max(widths) > 500
     assert max(sizes) <= 2.0 * 1.01
     assert min(sizes) < 0.2
-    assert np.median(sizes) == pytest.approx(1.0, rel=0.4)
+    # Uniform up to 2, but for the third of them that fills a thin slab only.
+    assert 0.3 < np.median(sizes) < 1.1
 
 
 def test_error_masks_hide_the_largest_errors() -> None:
