@@ -52,11 +52,12 @@ def run(quick: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         "spacing_mm": spacing,
         "align": "none",
         "seed": SEED,
+        "percent_step": 10.0 if quick else 1.0,
         "training": {
-            "steps": 20 if quick else 350,
+            "steps": 8 if quick else 350,
             "batch_size": 2,
             "learning_rate": 3e-3,
-            "validate_every": 10 if quick else 175,
+            "validate_every": 4 if quick else 175,
         },
     }
     settings = detector_class(METHOD).settings_class.make(values, "artefacts")

@@ -31,7 +31,7 @@ def run(quick: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     folder = OUTPUT / ("quick" if quick else "full")
     spacing = 6.0 if quick else 2.0
     healthy = SimulationSettings(modality="T2w", spacing_mm=spacing)
-    each = 2 if quick else 6
+    each = 1 if quick else 6
     plans = {
         "train": [(healthy, range(4 if quick else 32))],
         "calibration": [(healthy, range(5000, 5000 + each))],
@@ -45,12 +45,13 @@ def run(quick: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         name: write_simulated(plan, folder / "scans" / name, workers=None)
         for name, plan in plans.items()
     }
-    steps = 10 if quick else 160
+    steps = 4 if quick else 160
     settings = detector_class(METHOD).settings_class.make(
         {
             "spacing_mm": spacing,
             "align": "none",
             "seed": SEED,
+            "percent_step": 10.0 if quick else 1.0,
             "training": {
                 "steps": steps,
                 "batch_size": 2,
