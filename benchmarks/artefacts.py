@@ -61,7 +61,7 @@ def run(quick: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         },
     }
     settings = detector_class(METHOD).settings_class.make(values, "artefacts")
-    model = folder / "model"
+    model = folder / f"model-{settings.digest()[:6]}"
     detector = fit_model(METHOD, settings, train, model, cache=folder / "prepared")
     trained = time.monotonic() - started
     zscore = load_baselines(model)["zscore"]

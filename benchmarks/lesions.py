@@ -60,7 +60,7 @@ def run(quick: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
             },
         }
     )
-    model, cache = folder / "model", folder / "prepared"
+    model, cache = folder / f"model-{settings.digest()[:6]}", folder / "prepared"
     fit_model(METHOD, settings, cohorts["train"], model, cache=cache)
     trained = time.monotonic() - started
     detector = calibrate_model(
