@@ -99,7 +99,6 @@ def literal_search(
     noise: Callable[[], Tensor] | None = None,
     limit: float = 10.0,
     rounds: int = 100,
-    upto: int = 101,
 ) -> LiteralResult:
     """Both phases on one cube, `(X, Y, Z)` tensors of any precision.
 
@@ -107,8 +106,6 @@ def literal_search(
     ----------
     noise
         Fresh values for hidden voxels; zero without it.
-    upto
-        Only so many reconstructions of Phase A (to time a part of it).
     """
     forwards = 0
 
@@ -131,7 +128,7 @@ def literal_search(
         curve[i - 1] = threshold
         mask = (error > threshold).to(image.dtype)
         stack[i - 1] = mask
-        if i < 100 and forwards < upto:
+        if i < 100:
             error = (image - reconstruct(mask)) ** 2 * brain
     knee = literal_knee(curve, gamma, limit)
     mask = brain
