@@ -109,13 +109,9 @@ def fnr_at_tnr(healthy: ArrayLike, abnormal: ArrayLike, tnr: float) -> float | N
     """
     if not 0.0 <= tnr <= 1.0:
         raise SettingsError("tnr", f"{tnr} is not between 0 and 1", "Give a share, e.g. 0.9")
-    negative, positive = _checked(healthy, "healthy"), _checked(abnormal, "abnormal")
-    if not negative.size or not positive.size:
-        return None
-    needed = math.ceil(tnr * negative.size * (1 - 1e-12))
-    if needed == 0:
-        return 0.0
-    return float(np.mean(positive <= np.sort(negative)[needed - 1]))
+    # Turned round, passing is being found: the same figure with the groups exchanged.
+    passing, missed = _checked(healthy, "healthy"), _checked(abnormal, "abnormal")
+    return fpr_at_tpr(-missed, -passing, tnr)
 
 
 def dice(prediction: ArrayLike, truth: ArrayLike) -> float:
