@@ -44,6 +44,26 @@ def test_folding_changes_nothing(shape: tuple[int, int, int]) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(32, 24, 40), (41, 17, 70)])
+def test_only_what_is_wanted_is_computed_and_it_is_the_same(shape: tuple[int, int, int]) -> None:
+    network = used()
+    x = torch.randn(1, 2, *shape)
+    middle = torch.tensor(shape) / 2
+    places = torch.stack(torch.meshgrid(*(torch.arange(n) for n in shape), indexing="ij"), -1)
+    wanted = ((places - middle) / (middle - torch.tensor([2.0, 5.0, 9.0]))).square().sum(-1) < 1
+    with torch.no_grad():
+        expected = network(x)
+    found = FoldedUNet(network, wanted)(x)
+    torch.testing.assert_close(found[..., wanted], expected[..., wanted], rtol=1e-4, atol=1e-5)
+    corner = found[..., :2, :5, :9]
+    assert not corner.any()  # far from the brain nothing is computed
+
+
+def test_nothing_wanted() -> None:
+    x = torch.randn(1, 2, 16, 16, 16)
+    assert not FoldedUNet(used(), torch.zeros(16, 16, 16, dtype=torch.bool))(x).any()
+
+
 def test_gradients_reach_every_parameter() -> None:
     network = used().train()
     network(torch.randn(2, 2, 16, 16, 16)).square().mean().backward()

@@ -410,8 +410,6 @@ class _Reconstruction:
         settings, network = detector.settings, detector.network_
         self.device = next(network.parameters()).device
         self.dtype = getattr(torch, settings.precision)
-        folded = isinstance(network, IterativeMaskUNet)
-        self.network: Callable[[Tensor], Tensor] = FoldedUNet(network) if folded else network  # type: ignore[arg-type]
         image, brain = _batch([prepared], self.device)
         spacing = prepared.image.spacing_mm
         fine, coarse = detector._guide(image, detector._prior(self.device), spacing)
@@ -419,6 +417,9 @@ class _Reconstruction:
         if settings.crop_mm is not None:
             self.box = box_of(brain, settings.crop_mm, spacing, detector._multiple())
         self.image, self.brain = image[self.box], brain[self.box]
+        self.network: Callable[[Tensor], Tensor] = network
+        if isinstance(network, IterativeMaskUNet):
+            self.network = FoldedUNet(network, self.brain[0, 0])
         self.fine, self.coarse = fine[self.box], coarse[self.box]
         # Seeded by the setting alone: a scan's result does not depend on its neighbours.
         self.rng = seeded(settings.seed, 13, device=self.device)

@@ -30,6 +30,9 @@ from atypia.networks.layers import (
 SLAB = 16
 """Coarse planes that the last stage of `FoldedUNet` works on at a time."""
 
+Region = tuple[slice, slice, slice]
+"""A box of voxels: slices of X, Y and Z."""
+
 
 class Unit(nn.Module):
     """Convolution (3x3x3, bias), batch normalisation, dropout, PReLU with one slope."""
@@ -127,17 +130,21 @@ class IterativeMaskUNet(nn.Module):
 class FoldedUNet:
     """An `IterativeMaskUNet` as it answers in evaluation mode, in less time and memory.
 
-    Kernels are folded once. The last stage, whose maps at full resolution are most of the memory,
-    goes slab by slab.
+    Kernels are folded once. The decoder computes only what the wanted voxels depend on: at each
+    level a box, and at full resolution, whose maps are most of the memory, slab by slab.
 
     Parameters
     ----------
     network
         Is not changed, and must not change while this is used.
+    wanted
+        `(X, Y, Z)` boolean, where answers are wanted: it is zero in other voxels, or the
+        network's answer. None: everywhere, on any grid.
     """
 
-    def __init__(self, network: IterativeMaskUNet) -> None:
+    def __init__(self, network: IterativeMaskUNet, wanted: Tensor | None = None) -> None:
         self.multiple = network.multiple
+        self.wanted = wanted
         self.encoder = [
             (_FoldedUnit(stage.first), _FoldedUnit(stage.second), stage.stride)
             for stage in cast("list[EncoderStage]", list(network.encoder))
@@ -149,28 +156,85 @@ class FoldedUNet:
     @torch.inference_mode()
     def __call__(self, x: Tensor) -> Tensor:
         """Map `(B, inputs, X, Y, Z)` to `(B, outputs, X, Y, Z)`."""
-        features, skips = padded(x, self.multiple), []
-        features = features.contiguous(memory_format=torch.channels_last_3d)
+        wanted = torch.ones(x.shape[-3:], dtype=torch.bool) if self.wanted is None else self.wanted
+        answer = x.new_zeros((x.shape[0], self.last.out_channels, *x.shape[-3:]))
+        slabs = slabs_of(wanted, 2 * SLAB)
+        if not slabs:
+            return answer
+        skips = self._encoded(padded(x, self.multiple))
+        # What each grid of the decoder must give, the finest first.
+        regions = [region_of(wanted)]
+        for skip in skips[:-1]:
+            regions.append(coarse_region(regions[-1], skip.shape))
+        features = part(skips.pop(), regions[-1])
+        for join, out in zip(self.joins, self.outs, strict=False):
+            coarse = regions.pop()
+            both = torch.cat([features, part(skips.pop(), coarse)], dim=1)
+            made = tuple(slice(2 * side.start, 2 * side.stop) for side in coarse)
+            features = part(out(join(both)), within(regions[-1], made))
+        both = torch.cat([features, part(skips.pop(), regions[-1])], dim=1)
+        for slab in slabs:
+            coarse = coarse_region(slab, [2 * side.stop for side in regions[-1]])
+            made = tuple(slice(2 * side.start, 2 * side.stop) for side in coarse)
+            fine = few_outputs(self.joins[-1](part(both, within(coarse, regions[-1]))), self.last)
+            answer[:, :, *slab] = fine[:, :, *within(slab, made)]
+        return answer
+
+    def _encoded(self, x: Tensor) -> list[Tensor]:
+        """Give the features of every stage of the encoder."""
+        features, skips = x.contiguous(memory_format=torch.channels_last_3d), []
         for first, second, stride in self.encoder:
             features = add_to_first(second(first(features)), shortcut(features, stride))
             skips.append(features)
-        skips.pop()
-        for join, out in zip(self.joins, self.outs, strict=False):
-            features = out(join(torch.cat([features, skips.pop()], dim=1)))
-        return cropped(self._at_full_resolution(torch.cat([features, skips.pop()], 1)), x.shape)
+        return skips
 
-    def _at_full_resolution(self, coarse: Tensor) -> Tensor:
-        """Give the last stage's answer, a slab of coarse planes at a time."""
-        batch, _, planes, *rest = coarse.shape
-        answer = coarse.new_empty(
-            (batch, self.last.out_channels, 2 * planes, *(2 * size for size in rest))
-        )
-        for start in range(0, planes, SLAB):
-            stop = min(start + SLAB, planes)
-            low, high = max(start - 2, 0), min(stop + 2, planes)
-            part = few_outputs(self.joins[-1](coarse[:, :, low:high]), self.last)
-            answer[:, :, 2 * start : 2 * stop] = part[:, :, 2 * (start - low) : 2 * (stop - low)]
-        return answer
+
+def region_of(wanted: Tensor) -> Region:
+    """Give the smallest box that holds all true voxels of `(X, Y, Z)`, of which there is one."""
+    sides = []
+    for axis in range(3):
+        others = tuple(a for a in range(3) if a != axis)
+        places = wanted.any(dim=others).nonzero()[:, 0]
+        sides.append(slice(int(places[0]), int(places[-1]) + 1))
+    return sides[0], sides[1], sides[2]
+
+
+def slabs_of(wanted: Tensor, planes: int) -> list[Region]:
+    """Cut `(X, Y, Z)` along X into slabs, and give each one's box of true voxels."""
+    slabs = []
+    for start in range(0, wanted.shape[0], planes):
+        slab = wanted[start : start + planes]
+        if bool(slab.any()):
+            x, y, z = region_of(slab)
+            slabs.append((slice(start + x.start, start + x.stop), y, z))
+    return slabs
+
+
+def coarse_region(fine: Region, shape: Sequence[int]) -> Region:
+    """Give the voxels of the next coarser grid on which a stage's answer in a region depends.
+
+    A stage doubles, and then its two 3x3x3 kernels reach one fine voxel each: together no farther
+    than one coarse voxel beyond those that hold the region.
+    """
+    x, y, z = (
+        slice(max(side.start // 2 - 1, 0), min(-(-side.stop // 2) + 1, size))
+        for side, size in zip(fine, shape[-3:], strict=True)
+    )
+    return x, y, z
+
+
+def within(region: Region, outer: Sequence[slice]) -> Region:
+    """Give a region as seen from the corner of an outer one."""
+    x, y, z = (
+        slice(side.start - o.start, side.stop - o.start)
+        for side, o in zip(region, outer, strict=True)
+    )
+    return x, y, z
+
+
+def part(x: Tensor, region: Region) -> Tensor:
+    """Cut a region out of `(B, C, X, Y, Z)`, in an order of memory that convolutions like."""
+    return x[:, :, *region].contiguous(memory_format=torch.channels_last_3d)
 
 
 def shortcut(x: Tensor, stride: int) -> Tensor:
