@@ -141,7 +141,7 @@ def simplex(
         total += persistence**octave * simplex_octave(gradients, origin, height, width, period)
     if standardise:
         total -= total.mean(0)
-        total /= total.square().mean(0).sqrt()
+        total /= total.std(0, correction=0)
     noise = total.T.expand(count * channels, -1)
     return noise.contiguous().reshape(shape)
 
