@@ -37,8 +37,7 @@ def test_unknown_name_is_one_line_with_the_known_ones() -> None:
     assert "importz" in done.stderr
     assert (
         "artefacts, imports, lesions, mask_refinement, metrics, preprocessing, real_t1, "
-        "simplex, simulation"
-        in done.stderr
+        "simplex, simulation" in done.stderr
     )
 
 

@@ -118,7 +118,7 @@ def simplex(
         Period of the first octave, pixels; each further one has half of it.
     standardise
         Shift and scale each field to mean 0 and variance 1 over its pixels. As they come, fields
-        of 96 x 96 have a standard deviation of about 0.54 and means that scatter by about 0.2, so
+        of 96 x 96 have a standard deviation of about 0.55 and means that scatter by 0.15 to 0.2, so
         that the ratio of signal and noise is not the one of the diffusion schedule.
     shared
         Published behaviour: one field for all items, with a lattice point of every octave at the
