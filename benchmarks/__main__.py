@@ -24,6 +24,7 @@ BENCHMARKS = {
     "metrics": "benchmarks.metrics",
     "preprocessing": "benchmarks.preprocessing",
     "real_t1": "benchmarks.real_t1",
+    "simplex": "benchmarks.simplex",
     "simulation": "benchmarks.simulation",
 }
 """Name -> module with `run(quick) -> (rows, figures)`; its docstring's first line describes it."""

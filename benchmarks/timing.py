@@ -87,6 +87,17 @@ def repeated(measure: Callable[[], float], n: int) -> dict[str, float]:
     return {"best": min(values), "median": statistics.median(values)}
 
 
+def forget_peak() -> None:
+    """Let the kernel forget this process's largest memory so far (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def memory_mb(what: str) -> float:
+    """Give this process's memory in MB: ``"VmRSS"`` now, ``"VmHWM"`` the largest (Linux)."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(what))
+
+
 def hardware() -> dict[str, Any]:
     """Name the processor, the cores that this process may use, and the versions that matter."""
     torch = sys.modules.get("torch")

@@ -36,8 +36,8 @@ def test_unknown_name_is_one_line_with_the_known_ones() -> None:
     assert len(done.stderr.splitlines()) == 1
     assert "importz" in done.stderr
     assert (
-        "artefacts, imports, lesions, mask_refinement, metrics, preprocessing, real_t1, simulation"
-        in done.stderr
+        "artefacts, imports, lesions, mask_refinement, metrics, preprocessing, real_t1, "
+        "simplex, simulation" in done.stderr
     )
 
 
