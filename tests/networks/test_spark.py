@@ -100,6 +100,17 @@ def test_painting_step_by_step() -> None:
     torch.testing.assert_close(model(x, active), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_maps_are_normalised_by_what_is_visible() -> None:
+    model = small().train()
+    x, active = torch.randn(2, 1, 64, 64), random_active(2, (2, 2), 0.5, chance())
+    maps = model.encoder.features(x, active)
+    model(x, active)
+    for fill, features in zip(model.fills, reversed(maps), strict=True):
+        shown = pixels(active, features.shape[-1] // 2)[:, 0]
+        mean = features.permute(0, 2, 3, 1)[shown].mean(0)
+        torch.testing.assert_close(fill.norm.running_mean, 0.1 * mean, rtol=1e-4, atol=1e-5)
+
+
 def test_loss_is_the_squared_error_of_hidden_cells() -> None:
     model = small().eval()
     x, active = torch.randn(2, 1, 96, 96), random_active(2, (3, 3), 0.65, chance())

@@ -7,8 +7,8 @@ residual blocks that halve and double the grid.
 
 Batches of one slice need no special convolution, unlike volumes (`layers.Convolution`): measured
 with torch 2.13 on one thread at 64x64 and 96x96, torch's own convolution took as long as oneDNN
-called by name. What helps is the memory order: channels last, the convolutions of one to sixteen
-slices took 5 to 30 % less time, and the network keeps that order from end to end.
+called by name. What helps is the memory order: with channels last from end to end, forward and
+backward of 16 slices of 64x64 with 32 channels took 2.1 seconds instead of 2.5.
 """
 
 from __future__ import annotations

@@ -221,7 +221,7 @@ class ResNetEncoder(nn.Module):
             `(B, channels[i], H / s, W / s)` for the strides 4, 8, 16 and 32, rounded up. Hidden
             places are zero; where cells are smaller than the stride, see `Visible`.
         """
-        visible = None if active is None else Visible(active)
+        visible = None if active is None else Visible(active.to(x.device))
         if visible is not None:
             x = visible.keep(x)
         features = self.stem(x).contiguous(memory_format=torch.channels_last)

@@ -107,7 +107,7 @@ class SparK(nn.Module):
             If the slice, or the grid for it, is not of a size that fits.
         """
         self._check(x, active)
-        visible = Visible(active)
+        visible = Visible(active.to(x.device))
         features: Tensor | None = None
         maps = list(self.encoder.features(x, active))
         for number, stage in enumerate(self.stages):
@@ -127,7 +127,8 @@ class SparK(nn.Module):
 
         See `everywhere` for what is compared; it is not a number where no cell is hidden.
         """
-        hidden = (~Visible(active).map(x.shape[-2], x.shape[-1])).expand_as(x)
+        visible = Visible(active.to(x.device))
+        hidden = ~visible.map(x.shape[-2], x.shape[-1]).expand_as(x)
         if not self.everywhere:
             return _mean_where((painted - x).square(), hidden)
         errors = (painted - x).abs()
