@@ -1,1 +1,1 @@
-"""Network architectures; tensors are `(B, C, X, Y, Z)`."""
+"""Network architectures; volumes are `(B, C, X, Y, Z)`, slices are `(B, C, H, W)`."""
