@@ -43,7 +43,7 @@ def run(quick: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     folder = OUTPUT / ("quick" if quick else "full")
     spacing = 6.0 if quick else 3.0
     healthy = SimulationSettings(modality="T2w", spacing_mm=spacing)
-    people = {"train": range(4 if quick else 40), "test": range(5000, 5003 if quick else 5010)}
+    people = {"train": range(4 if quick else 40), "test": range(6000, 6003 if quick else 6010)}
     train, test = (
         write_simulated([(healthy, seeds)], folder / "scans" / name, workers=None)
         for name, seeds in people.items()
@@ -54,10 +54,10 @@ def run(quick: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         "seed": SEED,
         "percent_step": 10.0 if quick else 1.0,
         "training": {
-            "steps": 8 if quick else 350,
+            "steps": 8 if quick else 600,
             "batch_size": 2,
             "learning_rate": 3e-3,
-            "validate_every": 4 if quick else 175,
+            "validate_every": 4 if quick else 200,
         },
     }
     settings = detector_class(METHOD).settings_class.make(values, "artefacts")

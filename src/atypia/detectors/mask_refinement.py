@@ -90,7 +90,7 @@ class MaskRefinementSettings(SearchRules, DetectorSettings):
             "training": {"steps": 20_000, "batch_size": 4, "validate_every": 500},
         },
         "artefacts": {
-            "augmentation": {"flip_share": 0.5, "corruption_share": 0.7, "corruption": 1.0},
+            "augmentation": {"flip_share": 0.5, "corruption_share": 0.7, "corruption": 1.5},
             "subject_score": "deviation",
         },
         "reference_rules": REFERENCE_RULES,

@@ -6,9 +6,10 @@ of largest error, and notes the error threshold of each share; the knee of that 
 subject's threshold. Phase B hides "error above the threshold" until the mask stops shrinking.
 
 Errors are kept for the brain's voxels only. Phase A measures the curve at few shares first and
-then, percent by percent, only round the knee: a threshold at `t` percent always comes from a
-reconstruction with the mask of one step before, as when every step is taken, so what is measured
-is the same; between the measured shares the curve is interpolated.
+then, percent by percent, only before the knee: a threshold at `t` percent always comes from a
+reconstruction with the mask of one step before, as when every step is taken. That mask depends on
+the steps that led to it, but on the farther ones little, so a few single steps before the knee
+give nearly what all steps give; between the measured shares the curve is interpolated.
 """
 
 from __future__ import annotations
@@ -31,8 +32,10 @@ Restore = Callable[[Tensor], Tensor]
 
 FloatArray = NDArray[np.float64]
 
-COARSE_PERCENT = (10, 20, 30, 40, 50, 60, 70, 80, 85, 90, 92, 94, 95, 96, 97, 98, 99, 100)
+COARSE_PERCENT = (50, 60, 70, 75, 80, 85, 90, 93, 95, 97, 98, 99, 100)
 """Where Phase A measures the curve before it looks closer."""
+SINGLE_PERCENT = 4
+"""Over how many percent single steps lead to what Phase A looks at closely."""
 MOST_LOOKS = 8
 """How often Phase A looks closer at the knee."""
 
@@ -170,6 +173,8 @@ class MaskSearch:
             first = first / self._unit
         # Errors when `percent[i]` has left the mask; -1: nothing has left it.
         self._errors_after: dict[int, Tensor] = {-1: first}
+        # How many single steps led there; from the whole brain no more are possible.
+        self._single_steps: dict[int, int] = {-1: len(self.percent)}
         self._masks: dict[int, Tensor] = {}
 
     def run(self, gamma: float) -> SearchResult:
@@ -218,17 +223,18 @@ class MaskSearch:
         nearest = [int(np.abs(self.percent - p).argmin()) for p in COARSE_PERCENT]
         measured = {index: self._measure(index) for index in sorted(set(nearest))}
         curve = self._curve(measured)
+        single = round(SINGLE_PERCENT / self.rules.percent_step)
         for _ in range(MOST_LOOKS if gamma is not None else 0):
             knee = first_above(curve.fit.slope, gamma or np.inf)
             if knee is None:
                 break
             # The slope at the knee rests on the fit, or on the differences round it.
-            reach = (1, 0) if curve.fit.fitted is not None else (3, 2)
+            reach = (0, 0) if curve.fit.fitted is not None else (3, 2)
             window = range(max(knee - reach[0], 0), min(knee + reach[1], last) + 1)
-            missing = [index for index in window if index not in measured]
-            if not missing:
+            near = {index: self._measure(index, single) for index in window}
+            if near.items() <= measured.items():
                 break
-            measured |= {index: self._measure(index, settle=True) for index in missing}
+            measured |= near
             curve = self._curve(measured)
         return curve
 
@@ -262,27 +268,37 @@ class MaskSearch:
         )
         return ThresholdCurve(self.percent, threshold, np.isin(range(len(threshold)), known), fit)
 
-    def _measure(self, index: int, settle: bool = False) -> float:
+    def _measure(self, index: int, single: int = 0) -> float:
         """Give the threshold of one step, from errors under the mask of the step before.
 
-        Many small steps let the mask follow its own errors; after a leap it has to `settle`: the
-        errors under the new mask give the mask of the same size once more.
+        At least `single` steps of one percent lead to it, as all steps would in full.
         """
         before = index - 1
-        if before not in self._errors_after:
-            nearest = max(known for known in self._errors_after if known < before)
-            errors = self._errors_after[nearest]
-            for _ in range(2 if settle and before - nearest > 1 else 1):
-                hidden = errors > self._threshold(errors, float(self.percent[before]))
-                errors = self._errors(self._restored(self._volume(hidden)))
-            self._errors_after[before] = errors
-            if self.rules.phase_a == "every_step" and nearest >= 0:
-                del self._errors_after[nearest]  # not needed again, and large
+        self._step_to(before, single)
         errors = self._errors_after[before]
         threshold = self._threshold(errors, float(self.percent[index]))
         if self.rules.shrinking_start_mask == "best_threshold_mask":
             self._masks[index] = errors > threshold
         return threshold
+
+    def _step_to(self, last: int, single: int) -> None:
+        """Find the errors when `percent[last]` has left the mask."""
+        if self._single_steps.get(last, -1) >= single:
+            return
+        known = self._single_steps
+        at = max(k for k in known if k < last and known[k] + last - k >= single)
+        errors, steps = self._errors_after[at], known[at]
+        while at < last:
+            following = at + 1 if single else last
+            steps = steps + 1 if following == at + 1 else 0
+            at = following
+            hidden = errors > self._threshold(errors, float(self.percent[at]))
+            errors = self._errors(self._restored(self._volume(hidden)))
+            self._errors_after[at], self._single_steps[at] = errors, steps
+        if self.rules.phase_a == "every_step":
+            # Earlier errors are large and are not needed again.
+            self._errors_after = {last: errors}
+            self._single_steps = {last: steps}
 
     def _refine(self, mask: Tensor, threshold: float) -> tuple[Tensor, Tensor, int]:
         """Phase B: shrink the mask to "error above the threshold" until it stays.
