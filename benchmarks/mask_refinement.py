@@ -10,7 +10,6 @@ does not agree with itself.
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import time
@@ -304,19 +303,13 @@ class _Start:
 
 
 def _start() -> _Start:
-    gc.collect()
-    # The kernel forgets the peak so far, which training or reading may have set.
-    Path("/proc/self/clear_refs").write_text("5")
-    return _Start(time.process_time(), time.perf_counter(), _memory_mb("VmRSS"))
-
-
-def _memory_mb(what: str) -> float:
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(what))
+    # Training or reading may have set the peak so far.
+    mb = timing.forget_peak()
+    return _Start(time.process_time(), time.perf_counter(), mb)
 
 
 def _tell(started: _Start, forwards: int, knee: Any, mask: Any, brain: Any) -> None:
-    peak = _memory_mb("VmHWM")
+    peak = timing.memory_mb("VmHWM")
     figures = {
         "cpu_s": time.process_time() - started.cpu_s,
         "wall_s": time.perf_counter() - started.wall_s,

@@ -127,4 +127,5 @@ def literal_float32(image: Array, restorations: Array, brain: Array, ridge: floa
         with np.errstate(invalid="ignore"):
             shares = np.sqrt(difference * (inverse @ difference))
         score[inside, z] = np.nan_to_num(shares, nan=0.0, posinf=0.0)
+        del covariance, inverse  # or they would count into the next slice's memory
     return score

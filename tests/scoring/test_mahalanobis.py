@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any, get_args
 
 import numpy as np
@@ -305,6 +306,20 @@ def test_what_cannot_be_computed_is_refused() -> None:
     refused(InputError, "negative", covariance="diagonal", noise_variance=-noise)
     with pytest.raises(SettingsError, match="no distance"):
         mahalanobis_distance(image, restorations, brain, covariance="patch")
+
+
+@pytest.mark.parametrize("scope", ["slice", "volume"])
+def test_memory_is_that_of_one_slice_of_restorations(scope: Any) -> None:
+    count, shape = 16, (64, 64, 12)
+    restorations = np.random.default_rng(6).random((count, *shape), dtype=np.float32)
+    brain = np.ones(shape, bool)
+    tracemalloc.start()
+    mahalanobis_map(restorations[0], restorations, brain, scope=scope)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    one_slice = 8 * count * shape[0] * shape[1]
+    # The score and the voxels' indices are of the volume; a dense matrix would be 128 MB.
+    assert peak < 4 * one_slice + 12 * brain.size
 
 
 @pytest.mark.parametrize("covariance", ["ledoit_wolf", "oas", "diagonal"])
