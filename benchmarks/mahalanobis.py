@@ -4,7 +4,7 @@ Both score the same simulated restorations of a brain in 50 axial slices of 96 x
 a process of its own. The published form is `tests/oracles/mahalanobis.py`: one float32 inverse of a
 pixels x pixels matrix for each slice, without the half precision that it needs a GPU for. Errors
 are those against a dense float64 solve, which is run for a few slices. A third process runs ours on
-64 restorations of 1 mm slices, where one such matrix takes 1.6 GB.
+64 restorations of 1 mm slices, where one such matrix would take 1.7 GB.
 """
 
 from __future__ import annotations
