@@ -82,6 +82,15 @@ def test_equals_dense_algebra(covariance: Any, decomposition: Any, scope: Any) -
     assert found.any()
 
 
+@pytest.mark.parametrize("covariance", WHOLE)
+@pytest.mark.parametrize(("count", "ridge"), [(2, 0.01), (60, 0.01), (60, 1e-6)])
+def test_few_and_many_restorations(covariance: Any, count: int, ridge: float) -> None:
+    given_ = case(count=count)  # a slice has fewer voxels than 60
+    assert given_["brain"].sum(axis=(0, 1)).max() < 60
+    found = mahalanobis_map(*arrays(given_), ridge=ridge, covariance=covariance)
+    close(found, dense_map(*arrays(given_), covariance, "product", "slice", ridge=ridge))
+
+
 @pytest.mark.parametrize("window", [(3, 3, 1), (3, 3, 3), (1, 1, 1), (5, 3, 1)])
 @pytest.mark.parametrize("count", [1, 4, 12])
 def test_patches_equal_dense_algebra(
