@@ -20,6 +20,7 @@ BENCHMARKS = {
     "artefacts": "benchmarks.artefacts",
     "imports": "benchmarks.imports",
     "lesions": "benchmarks.lesions",
+    "mahalanobis": "benchmarks.mahalanobis",
     "mask_refinement": "benchmarks.mask_refinement",
     "metrics": "benchmarks.metrics",
     "preprocessing": "benchmarks.preprocessing",

@@ -10,7 +10,6 @@ does not agree with itself.
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import time
@@ -304,10 +303,9 @@ class _Start:
 
 
 def _start() -> _Start:
-    gc.collect()
-    # The kernel forgets the peak so far, which training or reading may have set.
-    timing.forget_peak()
-    return _Start(time.process_time(), time.perf_counter(), timing.memory_mb("VmRSS"))
+    # Training or reading may have set the peak so far.
+    mb = timing.forget_peak()
+    return _Start(time.process_time(), time.perf_counter(), mb)
 
 
 def _tell(started: _Start, forwards: int, knee: Any, mask: Any, brain: Any) -> None:

@@ -8,7 +8,6 @@ the package, which shares between the fields what depends on the pixel only.
 
 from __future__ import annotations
 
-import gc
 import json
 import random
 from collections import defaultdict
@@ -66,9 +65,7 @@ def measured(way: str, drawn: int, times: int) -> None:
     """Draw fields one way; print the CPU-seconds and the memory beyond what was loaded."""
     draw = WAYS[way]()
     draw(1, 8)
-    gc.collect()
-    timing.forget_peak()
-    before = timing.memory_mb("VmRSS")
+    before = timing.forget_peak()
     seconds, fields = timing.cpu_seconds(lambda: draw(drawn, SIZE))
     own_mb = timing.memory_mb("VmHWM") - before
     assert len(fields) == FIELDS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import statistics
@@ -87,13 +88,15 @@ def repeated(measure: Callable[[], float], n: int) -> dict[str, float]:
     return {"best": min(values), "median": statistics.median(values)}
 
 
-def forget_peak() -> None:
-    """Let the kernel forget this process's largest memory so far (Linux)."""
+def forget_peak() -> float:
+    """Let the kernel forget this process's peak of memory so far; give what it has now, in MB."""
+    gc.collect()
     Path("/proc/self/clear_refs").write_text("5")
+    return memory_mb("VmRSS")
 
 
 def memory_mb(what: str) -> float:
-    """Give this process's memory in MB: ``"VmRSS"`` now, ``"VmHWM"`` the largest (Linux)."""
+    """Give a figure of `/proc/self/status` in MB: VmRSS for memory now, VmHWM for its peak."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(what))
 
