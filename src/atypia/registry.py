@@ -56,6 +56,11 @@ METHODS: dict[str, Method] = {
         "Iterative spatial mask refinement with high-frequency guidance (IterMask3D)",
         aliases=("itermask3d", "itermask"),
     ),
+    "diffusion": Method(
+        "atypia.detectors.diffusion:Diffusion",
+        "Diffusion on slices, scored over many restorations (cDDPM, pDDPM, Mahalanobis)",
+        aliases=("cddpm", "ddpm", "pddpm", "mhd"),
+    ),
 }
 
 
