@@ -59,7 +59,7 @@ METHODS: dict[str, Method] = {
     "diffusion": Method(
         "atypia.detectors.diffusion:Diffusion",
         "Diffusion on slices, scored over many restorations (cDDPM, pDDPM, Mahalanobis)",
-        aliases=("cddpm", "ddpm", "pddpm", "mhd"),
+        aliases=("cddpm",),
     ),
 }
 
