@@ -25,6 +25,7 @@ BENCHMARKS = {
     "metrics": "benchmarks.metrics",
     "preprocessing": "benchmarks.preprocessing",
     "real_t1": "benchmarks.real_t1",
+    "restorations": "benchmarks.restorations",
     "simplex": "benchmarks.simplex",
     "simulation": "benchmarks.simulation",
 }
