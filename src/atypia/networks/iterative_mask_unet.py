@@ -23,12 +23,13 @@ from atypia.networks.layers import (
     PReLU,
     doubling_kernel,
     few_outputs,
+    halved,
     onednn_by_name,
     worth_one_kernel,
 )
 
-SLAB = 16
-"""Coarse planes that the last stage of `FoldedUNet` works on at a time."""
+BLOCK = (32, 48)
+"""Voxels along X and Y that the last stage of `FoldedUNet` works on at a time."""
 
 Region = tuple[slice, slice, slice]
 """A box of voxels: slices of X, Y and Z."""
@@ -131,7 +132,7 @@ class FoldedUNet:
     """An `IterativeMaskUNet` as it answers in evaluation mode, in less time and memory.
 
     Kernels are folded once. The decoder computes only what the wanted voxels depend on: at each
-    level a box, and at full resolution, whose maps are most of the memory, slab by slab.
+    level a box, and at full resolution, whose maps are most of the memory, block by block.
 
     Parameters
     ----------
@@ -145,6 +146,7 @@ class FoldedUNet:
     def __init__(self, network: IterativeMaskUNet, wanted: Tensor | None = None) -> None:
         self.multiple = network.multiple
         self.wanted = wanted
+        self.blocks = [] if wanted is None else blocks_of(wanted, BLOCK)
         self.encoder = [
             (_FoldedUnit(stage.first), _FoldedUnit(stage.second), stage.stride)
             for stage in cast("list[EncoderStage]", list(network.encoder))
@@ -156,10 +158,12 @@ class FoldedUNet:
     @torch.inference_mode()
     def __call__(self, x: Tensor) -> Tensor:
         """Map `(B, inputs, X, Y, Z)` to `(B, outputs, X, Y, Z)`."""
-        wanted = torch.ones(x.shape[-3:], dtype=torch.bool) if self.wanted is None else self.wanted
+        wanted, blocks = self.wanted, self.blocks
+        if wanted is None:
+            wanted = torch.ones(x.shape[-3:], dtype=torch.bool)
+            blocks = blocks_of(wanted, BLOCK)
         answer = x.new_zeros((x.shape[0], self.last.out_channels, *x.shape[-3:]))
-        slabs = slabs_of(wanted, 2 * SLAB)
-        if not slabs:
+        if not blocks:
             return answer
         skips = self._encoded(padded(x, self.multiple))
         # What each grid of the decoder must give, the finest first.
@@ -172,19 +176,46 @@ class FoldedUNet:
             both = torch.cat([features, part(skips.pop(), coarse)], dim=1)
             made = tuple(slice(2 * side.start, 2 * side.stop) for side in coarse)
             features = part(out(join(both)), within(regions[-1], made))
+        grid = skips[-1].shape[-3:]
         both = torch.cat([features, part(skips.pop(), regions[-1])], dim=1)
-        for slab in slabs:
-            coarse = coarse_region(slab, [2 * side.stop for side in regions[-1]])
-            made = tuple(slice(2 * side.start, 2 * side.stop) for side in coarse)
-            fine = few_outputs(self.joins[-1](part(both, within(coarse, regions[-1]))), self.last)
-            answer[:, :, *slab] = fine[:, :, *within(slab, made)]
+        for block in blocks:
+            fine, voxels = self._at_full_resolution(both, regions[-1], block, grid)
+            answer[:, :, *block] = fine[:, :, *within(block, voxels)]
         return answer
+
+    def _at_full_resolution(
+        self, coarse: Tensor, region: Region, block: Region, grid: torch.Size
+    ) -> tuple[Tensor, list[slice]]:
+        """Give the last stage's answer in a block and the voxels for which it stands.
+
+        Parameters
+        ----------
+        coarse
+            Features of the coarse `region`; `grid` is the size of the whole coarse grid.
+        """
+        halo = coarse_region(block, grid)
+        x = part(coarse, within(halo, region))
+        # One coarse voxel more on each side, zero where the grid ends, and the outer half of it
+        # is not computed: the next kernel reaches one fine voxel only.
+        core = [slice(side.start // 2, -(-side.stop // 2)) for side in block]
+        lacking = [
+            (h.start > c.start - 1, h.stop < c.stop + 1) for h, c in zip(halo, core, strict=True)
+        ]
+        x = functional.pad(x, [int(side) for pair in lacking[::-1] for side in pair])
+        x = self.joins[-1].inside(x)
+        for axis, (first, last) in enumerate(lacking, start=2):
+            if first:
+                x.narrow(axis, 0, 1).zero_()
+            if last:
+                x.narrow(axis, -1, 1).zero_()
+        return few_outputs(x, self.last), [slice(2 * c.start, 2 * c.stop) for c in core]
 
     def _encoded(self, x: Tensor) -> list[Tensor]:
         """Give the features of every stage of the encoder."""
-        features, skips = x.contiguous(memory_format=torch.channels_last_3d), []
+        features, skips = x, []
         for first, second, stride in self.encoder:
-            features = add_to_first(second(first(features)), shortcut(features, stride))
+            made = second(first(features.contiguous(memory_format=torch.channels_last_3d)))
+            features = add_to_first(made, shortcut(features, stride))
             skips.append(features)
         return skips
 
@@ -199,15 +230,17 @@ def region_of(wanted: Tensor) -> Region:
     return sides[0], sides[1], sides[2]
 
 
-def slabs_of(wanted: Tensor, planes: int) -> list[Region]:
-    """Cut `(X, Y, Z)` along X into slabs, and give each one's box of true voxels."""
-    slabs = []
-    for start in range(0, wanted.shape[0], planes):
-        slab = wanted[start : start + planes]
-        if bool(slab.any()):
-            x, y, z = region_of(slab)
-            slabs.append((slice(start + x.start, start + x.stop), y, z))
-    return slabs
+def blocks_of(wanted: Tensor, size: tuple[int, int]) -> list[Region]:
+    """Cut `(X, Y, Z)` along X and Y into blocks, and give each one's box of true voxels."""
+    blocks = []
+    for first in range(0, wanted.shape[0], size[0]):
+        for second in range(0, wanted.shape[1], size[1]):
+            block = wanted[first : first + size[0], second : second + size[1]]
+            if bool(block.any()):
+                x, y, z = region_of(block)
+                moved = (slice(o + s.start, o + s.stop) for o, s in ((first, x), (second, y)))
+                blocks.append((next(moved), next(moved), z))
+    return blocks
 
 
 def coarse_region(fine: Region, shape: Sequence[int]) -> Region:
@@ -239,7 +272,7 @@ def part(x: Tensor, region: Region) -> Tensor:
 
 def shortcut(x: Tensor, stride: int) -> Tensor:
     """Pool the input of a stage as its stride asks."""
-    return functional.avg_pool3d(x, 3, stride=2, padding=1) if stride == 2 else x
+    return halved(x) if stride == 2 else x
 
 
 def add_to_first(x: Tensor, less: Tensor) -> Tensor:
@@ -274,6 +307,13 @@ class _FoldedUnit:
         self.stride = convolution.stride
         self.weight = weight
         self.kernel: Tensor | None = None
+
+    def inside(self, x: Tensor) -> Tensor:
+        """Double `(B, C, X, Y, Z)` and leave the outermost voxels out: `(B, C, 2 X - 2, ...)`."""
+        if self.kernel is None:
+            self.kernel = doubling_kernel(self.weight)
+        out = functional.conv_transpose3d(x, self.kernel, self.bias, stride=2, padding=2)
+        return functional.leaky_relu_(out, self.slope)
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.doubling and worth_one_kernel(x):
