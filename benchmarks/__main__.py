@@ -27,6 +27,7 @@ BENCHMARKS = {
     "real_t1": "benchmarks.real_t1",
     "simplex": "benchmarks.simplex",
     "simulation": "benchmarks.simulation",
+    "spark": "benchmarks.spark",
 }
 """Name -> module with `run(quick) -> (rows, figures)`; its docstring's first line describes it."""
 
