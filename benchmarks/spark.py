@@ -34,7 +34,7 @@ def run(quick: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     healthy = SimulationSettings(modality="T2w", spacing_mm=4.0)
     plan = [(healthy, range(6 if quick else 24))]
     cohort = write_simulated(plan, folder / "scans", workers=1)
-    steps, every = (24, 8) if quick else (150, 30)
+    steps, every = (24, 8) if quick else (200, 40)
     started, clock = time.process_time(), time.monotonic()
     found = {
         seed: _compared(seed, cohort, folder, steps, every, quick)
