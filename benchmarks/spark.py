@@ -34,7 +34,7 @@ def run(quick: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     healthy = SimulationSettings(modality="T2w", spacing_mm=4.0)
     plan = [(healthy, range(6 if quick else 24))]
     cohort = write_simulated(plan, folder / "scans", workers=1)
-    steps, every = (24, 8) if quick else (200, 40)
+    steps, every = (24, 8) if quick else (120, 24)
     started, clock = time.process_time(), time.monotonic()
     found = {
         seed: _compared(seed, cohort, folder, steps, every, quick)
@@ -69,7 +69,7 @@ def _compared(
 ) -> dict[str, Any]:
     """Pre-train with one seed, then train from both starts: validation losses by step."""
     common = {"spacing_mm": 4.0, "align": "none", "validation_share": 0.25, "seed": seed}
-    masked = 40 if quick else 240
+    masked = 40 if quick else 160
     settings = PretrainingSettings.make(
         common | {"training": {"steps": masked, "validate_every": masked // 4}}
     )
