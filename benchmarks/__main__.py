@@ -28,6 +28,7 @@ BENCHMARKS = {
     "restorations": "benchmarks.restorations",
     "simplex": "benchmarks.simplex",
     "simulation": "benchmarks.simulation",
+    "spark": "benchmarks.spark",
 }
 """Name -> module with `run(quick) -> (rows, figures)`; its docstring's first line describes it."""
 

@@ -40,6 +40,17 @@ def test_precedence_is_default_preset_value() -> None:
     assert Inner.tiny() == Inner()
 
 
+def test_one_nested_value_keeps_the_other_defaults_of_the_outer_settings() -> None:
+    class Special(Outer):
+        inner: Inner = Inner(rate=0.7)
+
+    assert Special.make({"inner": {"steps": 3}}).inner == Inner(steps=3, rate=0.7)
+    assert Special.make({"inner": {"rate": 0.2}}).inner == Inner(steps=10, rate=0.2)
+    assert Special.make(preset="tiny").inner == Inner(steps=2, rate=0.5)
+    assert Special.make({"inner": Inner(steps=4)}).inner == Inner(steps=4)
+    assert Special.make().explicit() == {}
+
+
 def test_settings_are_frozen() -> None:
     with pytest.raises(pydantic.ValidationError):
         Outer().name = "other"

@@ -48,7 +48,7 @@ class Settings(pydantic.BaseModel):
                 raise unknown_name("preset", str(preset), ["default", *cls.presets])
             base = cls.presets[preset]
         try:
-            return cls.model_validate(merge(base, values or {}))
+            return cls.model_validate(_on_defaults(cls, merge(base, values or {})))
         except pydantic.ValidationError as error:
             raise settings_error(cls.__name__, error, cls) from error
 
@@ -139,6 +139,15 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         nested = isinstance(old, Mapping) and isinstance(value, Mapping)
         merged[key] = merge(old, value) if nested else value  # type: ignore[arg-type]
     return merged
+
+
+def _on_defaults(model: type[Settings], values: dict[str, Any]) -> dict[str, Any]:
+    """Lay nested mappings on the nested settings that are the model's own defaults."""
+    # Else one value of `training` would reset the others to what training is by itself.
+    for name, field in model.model_fields.items():
+        if isinstance(field.default, Settings) and isinstance(values.get(name), Mapping):
+            values[name] = merge(field.default.explicit(), values[name])
+    return values
 
 
 def _without_none(value: Any) -> Any:

@@ -9,7 +9,13 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from atypia.errors import AtypiaError, MissingDependencyError, ModelError, OutputError
+from atypia.errors import (
+    AtypiaError,
+    MissingDependencyError,
+    ModelError,
+    OutputError,
+    SettingsError,
+)
 from atypia.training import TrainingSettings, train
 from atypia.training.log import read_log
 from atypia.training.loop import batch_of
@@ -114,6 +120,17 @@ def test_a_loss_that_explodes_stops_with_a_remedy() -> None:
 
     with pytest.raises(AtypiaError, match="learning-rate"):
         train(network(), exploding, 10, settings(), seed=0)
+
+
+def test_betas_are_those_of_the_optimiser_and_below_one() -> None:
+    plain, usual, quick = (network() for _ in range(3))
+    train(plain, loss, 10, settings(), seed=0)
+    train(usual, loss, 10, settings(betas=(0.9, 0.999)), seed=0)
+    train(quick, loss, 10, settings(betas=(0.5, 0.6)), seed=0)
+    assert torch.equal(weights(plain), weights(usual))
+    assert not torch.equal(weights(plain), weights(quick))
+    with pytest.raises(SettingsError, match="betas"):
+        settings(betas=(0.9, 1.0))
 
 
 def test_every_scan_once_an_epoch_in_fresh_order() -> None:

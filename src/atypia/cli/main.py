@@ -27,6 +27,14 @@ COMMANDS = {
 }
 """Name -> where the command lives, and its line in the help."""
 
+PRETRAINING = {
+    "spark": (
+        "atypia.cli.pretraining:spark",
+        "Pre-train the encoder that diffusion starts from with --encoder (no detector)",
+    ),
+}
+"""As `COMMANDS`, for what `atypia fit` learns besides detectors."""
+
 USER_ERROR = 2
 SOME_FAILED = 1
 INTERRUPTED = 130
@@ -47,6 +55,8 @@ def build_app() -> cyclopts.App:
     )
     for method, line in METHODS.items():
         fit.command(f"atypia.cli.fit:{method}", name=[method, *line.aliases], help=line.summary)
+    for name, (place, summary) in PRETRAINING.items():
+        fit.command(place, name=name, help=summary)
     app.command(fit)
     for name, (place, summary) in COMMANDS.items():
         app.command(place, name=name, help=summary)

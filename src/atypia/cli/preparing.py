@@ -9,8 +9,9 @@ from cyclopts import Parameter
 
 from atypia import files
 from atypia.cli.shared import CohortOptions, Output, Workers, list_failures, progress_bar
+from atypia.detectors.training_scans import PreparationSettings
 from atypia.preprocessing import Plan
-from atypia.runs.preparing import CACHE, PreparationSettings, prepare_cohort
+from atypia.runs.preparing import CACHE, prepare_cohort
 
 
 def prepare(

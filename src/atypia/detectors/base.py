@@ -16,11 +16,12 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from pydantic import Field
 
-from atypia import __version__, files
+from atypia import files
 from atypia.calibration import Calibration
 from atypia.cohort.scan import Cohort, Scan
 from atypia.cohort.splits import require_disjoint
 from atypia.detectors.prediction import Finding, Prediction, apply_calibration
+from atypia.detectors.training_scans import PreparationSettings, all_prepared, identified_plan
 from atypia.errors import (
     AtypiaError,
     CohortError,
@@ -29,30 +30,19 @@ from atypia.errors import (
     unknown_name,
 )
 from atypia.evaluation.histogram import ScoreHistogram
-from atypia.preprocessing import Failure, Plan, Prepared, make_plan, prepare, prepare_all
-from atypia.preprocessing.presets import Alignment
+from atypia.preprocessing import Plan, Prepared, prepare, prepare_all
 from atypia.progress import Progress, silent, track
 from atypia.scoring.reduce import top_mean
 from atypia.scoring.smooth import median_in_brain
-from atypia.settings import Settings
 from atypia.volume import Array, Geometry, Volume
 
 QUANTILES = np.linspace(0, 1, 10_001)
 """By these a calibration remembers each scan's scores: shares are right to 0.01 percent."""
 
 
-class DetectorSettings(Settings):
+class DetectorSettings(PreparationSettings):
     """What every detector can be told."""
 
-    modality: str | None = None
-    """Which images of a scan; needed only when scans have several."""
-    preprocessing: str = "atypia"
-    """Name of a preset (atypia, ifl, itermask3d, mhd, patches), or path of a plan's JSON."""
-    spacing_mm: float | None = Field(None, ge=0.5, le=16)
-    """Voxel size of the working grid; none: the preset's, which is 2 mm for atypia."""
-    align: Alignment | None = None
-    """Registration to the MNI152 template: affine, rigid, centre (a shift only), or none when all
-    scans share one space already; not given: the preset's, which is affine for atypia."""
     median_size: int = Field(3, ge=1)
     """Edge in voxels of the median filter on score maps, the same for every method; 1 for none."""
     top_share: float = Field(0.01, gt=0, le=1)
@@ -146,6 +136,10 @@ class Detector(ABC):
         """Give only what the score map and `subject_score` need; override it where that saves."""
         return self._score(prepared)
 
+    def _learnt_before(self) -> tuple[list[str], list[str]]:
+        """Give digests of the weights that `_fit` starts from, and the people behind them."""
+        return [], []
+
     # -- what the base owns -----------------------------------------------------------------
 
     def fit(
@@ -184,10 +178,11 @@ class Detector(ABC):
         """
         cohort.require_healthy("training")
         plan, modality, identity = self._plan_for(cohort)
+        _, people = self._learnt_before()
         results = prepare_all(
             cohort, plan, modality, cache=cache, workers=workers, progress=progress
         )
-        prepared = _all_or_error(list(results), cohort)
+        prepared = all_prepared(list(results), cohort)
         self.plan = plan
         self._build()
         self._fit(TrainingSet(prepared, plan.grid, folder, identity, progress))
@@ -197,7 +192,7 @@ class Detector(ABC):
             "scans": len(cohort),
             "modality": modality,
             "identity": identity,
-            "people": sorted({scan.person for scan in cohort}),
+            "people": sorted({scan.person for scan in cohort} | set(people)),
         }
         return self
 
@@ -322,23 +317,8 @@ class Detector(ABC):
         return self._plan_for(cohort)[2]
 
     def _plan_for(self, cohort: Cohort) -> tuple[Plan, str, str]:
-        if not len(cohort):
-            raise CohortError(cohort.name, "has no scans", "Give at least one healthy scan")
-        modality = cohort[0].modality(self.settings.modality)
-        plan = make_plan(
-            cohort,
-            preset=self.settings.preprocessing,
-            spacing_mm=self.settings.spacing_mm,
-            align=self.settings.align,
-            modality=modality,
-        )
-        prints = [scan.fingerprint(modality) for scan in cohort]
-        settings = self.settings.digest()
-        return (
-            plan,
-            modality,
-            files.digest(__version__, self.method, settings, plan.digest(), *prints),
-        )
+        digests, _ = self._learnt_before()
+        return identified_plan(cohort, self.settings, self.method, *digests)
 
     def _prepared(self, scan: Scan, cache: Path | None) -> tuple[Plan, Prepared]:
         plan = self._fitted_plan()
@@ -389,18 +369,6 @@ class Detector(ABC):
         if self.plan is None or not self.trained_on:
             raise NotFittedError(self.method, "has not learnt anything yet", "Call fit first")
         return self.plan
-
-
-def _all_or_error(results: list[Prepared | Failure], cohort: Cohort) -> list[Prepared]:
-    failures = [r for r in results if isinstance(r, Failure)]
-    if failures:
-        shown = "; ".join(f"{f.error.where}: {f.error.problem}" for f in failures[:5])
-        raise CohortError(
-            cohort.name,
-            f"{len(failures)} of {len(cohort)} scans cannot be used ({shown})",
-            "Mend them or leave them out; prepared scans are kept",
-        )
-    return [r for r in results if isinstance(r, Prepared)]
 
 
 def _native_restoration(plan: Plan, prepared: Prepared, finding: Finding) -> Volume | None:

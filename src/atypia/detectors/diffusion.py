@@ -28,8 +28,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from atypia.detectors.base import Detector, DetectorSettings, TrainingSet
-from atypia.detectors.encoder_file import load_encoder
+from atypia.detectors.encoder_file import encoder_origin, load_encoder
 from atypia.detectors.prediction import Finding
+from atypia.detectors.training_scans import divided
 from atypia.diffusion.boxes import box_masks, grid_corners, random_corners, reassemble
 from atypia.diffusion.noise import NoiseKind, draw_noise
 from atypia.diffusion.schedule import (
@@ -54,10 +55,10 @@ from atypia.scoring.restorations import (
 from atypia.training import TrainingSettings, train
 from atypia.training.loop import seeded
 from atypia.training.slices import (
+    even_slices,
     random_slices,
     slices_of,
     unit_volume,
-    usable_slices,
     usual_range,
     volume_of,
 )
@@ -234,16 +235,14 @@ class Diffusion(Detector):
                 )
             self.network_ = ConditionedDenoiser(denoiser, encoder)
 
+    def _learnt_before(self) -> tuple[list[str], list[str]]:
+        return encoder_origin(self.settings.encoder) if self.settings.encoder else ([], [])
+
     def _fit(self, training: TrainingSet) -> None:
         settings = self.settings
         if settings.encoder is not None:
             load_encoder(settings.encoder, self.network_.encoder)
-        order = np.random.default_rng([settings.seed, 7]).permutation(len(training.scans))
-        kept = round(settings.validation_share * len(order))
-        if settings.validation_share:
-            kept = max(1, kept)
-        held_out = [training.scans[i] for i in order[:kept]]
-        learning = [training.scans[i] for i in order[kept:]] or held_out
+        learning, held_out = divided(training.scans, settings.validation_share, settings.seed)
         self.range_ = np.array(settings.intensity_range or usual_range(learning))
         train(
             self.network_,
@@ -319,9 +318,7 @@ class Diffusion(Detector):
         device = next(network.parameters()).device
         total = []
         for index, scan in enumerate(scans):
-            usable = usable_slices(scan, self.settings.least_brain)
-            places = [usable[int((i + 0.5) / 4 * len(usable))] for i in range(4)]
-            clean = slices_of(self._unit(scan))[places].to(device)
+            clean = even_slices(scan, self._bounds(), self.settings.least_brain, 4).to(device)
             for time in self.settings.test_times:
                 rng = seeded(self.settings.seed, 11, index, time, device=device)
                 times = torch.full((len(clean),), time, device=device)

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from atypia.detectors.base import Detector, DetectorSettings, TrainingSet
 from atypia.detectors.mask_search import MaskSearch, SearchRules, curve_details
 from atypia.detectors.prediction import Finding
+from atypia.detectors.training_scans import divided
 from atypia.networks.iterative_mask_unet import FoldedUNet, IterativeMaskUNet
 from atypia.networks.unet import ResidualUNet
 from atypia.preprocessing import Prepared
@@ -193,13 +194,8 @@ class MaskRefinement(Detector):
     def _fit(self, training: TrainingSet) -> None:
         settings = self.settings
         self.prior_ = training.mean()
-        order = np.random.default_rng([settings.seed, 7]).permutation(len(training.scans))
-        kept = round(settings.validation_share * len(order))
-        if settings.validation_share:
-            kept = max(1, kept)
         # A single scan has to serve for both; its gamma is then optimistic.
-        held_out = [training.scans[i] for i in order[:kept]]
-        learning = [training.scans[i] for i in order[kept:]] or held_out
+        learning, held_out = divided(training.scans, settings.validation_share, settings.seed)
         train(
             self.network_,
             lambda network, batch, rng: self._loss(network, [learning[i] for i in batch], rng),

@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +43,7 @@ def save_detector(detector: Detector, folder: str | Path) -> None:
         save_file(tensors, temporary)
         # safetensors makes its files private; whoever may enter the folder may read the weights.
         temporary.chmod(folder.stat().st_mode & 0o666)
-        weights_digest = _sha256(temporary)
+        weights_digest = files.sha256(temporary)
     files.write_json(folder / "plan.json", detector._fitted_plan().to_json())
     files.write_text(folder / "settings.toml", detector.settings.to_toml())
     save_calibration(detector, folder)
@@ -141,7 +140,7 @@ def _description(folder: Path) -> dict[str, Any]:
 def _weights(folder: Path, description: dict[str, Any]) -> dict[str, Tensor]:
     path = folder / "weights.safetensors"
     try:
-        if _sha256(path) != description["weights_sha256"]:
+        if files.sha256(path) != description["weights_sha256"]:
             raise ModelError(path, "is damaged or not the one of this model", "Fit it again")
         return load_file(path)
     except (OSError, SafetensorError) as error:
@@ -183,8 +182,3 @@ def _fill(
     for key, tensor in tensors.items():
         if "." not in key:
             setattr(detector, key, tensor.numpy())
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

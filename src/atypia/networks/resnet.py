@@ -185,7 +185,7 @@ class ResNetEncoder(nn.Module):
         if depth not in DEPTHS:
             raise SettingsError("depth", f"{depth} is unknown", f"Known: {sorted(DEPTHS)}")
         block, counts = DEPTHS[depth]
-        self.inputs, self.width = inputs, width
+        self.depth, self.inputs, self.width = depth, inputs, width
         self.stem = _convolution(inputs, width, 7, 2)
         self.stem_norm = MaskedBatchNorm2d(width)
         self.stages = nn.ModuleList()

@@ -60,7 +60,7 @@ def fit_model(
     detector = detector_class(method)(settings)
     if not overwrite and (finished := _finished(detector, cohort, folder)):
         return finished
-    _require_usable(folder, overwrite)
+    require_usable(folder, overwrite)
     unfinished = folder / UNFINISHED
     detector.fit(
         cohort,
@@ -80,13 +80,7 @@ def fit_model(
         baseline.fit(cohort, cache=cache or unfinished / "prepared", progress=progress)
         save_detector(baseline, folder / "baselines" / name)
     save_detector(detector, folder)
-    log = unfinished / "training.jsonl"
-    if log.exists():
-        files.write_text(folder / "training.jsonl", log.read_text(encoding="utf-8"))
-    for kept in ("tensorboard", "snapshots"):
-        if (unfinished / kept).is_dir():
-            shutil.copytree(unfinished / kept, folder / kept, dirs_exist_ok=True)
-    shutil.rmtree(unfinished, ignore_errors=True)
+    close(unfinished, folder)
     return detector
 
 
@@ -131,21 +125,47 @@ def baselines_of(method: str) -> list[str]:
     return [n for n, line in METHODS.items() if line.baseline and n != method_named(method)]
 
 
-def _require_usable(folder: Path, overwrite: bool) -> None:
+def require_usable(
+    folder: Path, overwrite: bool, finished: str = "detector.json", what: str = "model"
+) -> None:
+    """Refuse a folder that a fit must not write into.
+
+    Parameters
+    ----------
+    finished
+        The file that tells a finished fit.
+    what
+        What such a folder is called.
+
+    Raises
+    ------
+    OutputError
+        It is a file, or holds the finished fit of another run, or something else.
+    """
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise OutputError(folder, "is a file", "Name a folder for the model")
-    ours = {"detector.json", UNFINISHED}
+        raise OutputError(folder, "is a file", f"Name a folder for the {what}")
     there = {p.name for p in folder.iterdir()}
-    if "detector.json" in there and not overwrite:
+    if finished in there and not overwrite:
         raise OutputError(
             folder,
-            "holds a finished model of another run",
+            f"holds a finished {what} of another run",
             "Choose another folder, or add --overwrite",
         )
-    if there and not there & ours:
-        raise OutputError(folder, "holds files that are no model", "Choose another folder")
+    if there and not there & {finished, UNFINISHED}:
+        raise OutputError(folder, f"holds files that are no {what}", "Choose another folder")
+
+
+def close(unfinished: Path, folder: Path) -> None:
+    """Keep the logs and snapshots of an unfinished fit in its final folder, and remove the rest."""
+    log = unfinished / "training.jsonl"
+    if log.exists():
+        files.write_text(folder / "training.jsonl", log.read_text(encoding="utf-8"))
+    for kept in ("tensorboard", "snapshots"):
+        if (unfinished / kept).is_dir():
+            shutil.copytree(unfinished / kept, folder / kept, dirs_exist_ok=True)
+    shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def is_first_process() -> bool:

@@ -19,46 +19,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
-from pydantic import Field
-
 from atypia import __version__, files
 from atypia.cohort.manifest import read_manifest, write_manifest
 from atypia.cohort.scan import Cohort, Labels, Scan
+from atypia.detectors.training_scans import PreparationSettings
 from atypia.errors import AtypiaError, CohortError, InputError, OutputError
 from atypia.parallel import map_in_processes
-from atypia.preprocessing import Failure, Plan, Prepared, make_plan, prepare
+from atypia.preprocessing import Failure, Plan, Prepared, prepare
 from atypia.preprocessing.prepare import is_prepared, load_prepared, place_in_cache
-from atypia.preprocessing.presets import Alignment
 from atypia.progress import Progress, silent
 from atypia.runs.outcome import RunReport
 from atypia.runs.quality import MEASURES, Quality, Verdict, compare, measure
-from atypia.settings import Settings
 
 CACHE = "scans"
 RECORD = "prepare.json"
-
-
-class PreparationSettings(Settings):
-    """What the plan of a cohort can be told."""
-
-    modality: str | None = None
-    """Which images of a scan; needed only when scans have several."""
-    preprocessing: str = "atypia"
-    """Name of a preset (atypia, ifl, itermask3d, mhd, patches), or path of a plan's JSON."""
-    spacing_mm: float | None = Field(None, ge=0.5, le=16)
-    """Voxel size of the working grid; the preset's if unset."""
-    align: Alignment | None = None
-    """Registration to the MNI152 template: affine, rigid, centre or none; the preset's if unset."""
-
-    def plan_for(self, cohort: Cohort, modality: str) -> Plan:
-        """Plan the preprocessing of a cohort."""
-        return make_plan(
-            cohort,
-            preset=self.preprocessing,
-            spacing_mm=self.spacing_mm,
-            align=self.align,
-            modality=modality,
-        )
 
 
 @dataclass(frozen=True, eq=False)

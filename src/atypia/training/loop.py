@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ from atypia.training.log import TrainingLog
 
 Loss = Callable[[nn.Module, Sequence[int], torch.Generator], Tensor]
 """Network, positions of the scans in this batch, generator on the network's device -> scalar."""
+
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 Validation = Callable[[nn.Module], float]
 """Network in evaluation mode -> a loss, lower is better."""
@@ -48,6 +50,8 @@ class TrainingSettings(Settings):
     warmup_steps: int = Field(20, ge=0)
     """Steps over which the learning rate rises from zero."""
     weight_decay: float = Field(0.0, ge=0)
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    """Of AdamW: how slowly its running means of the gradient and of its square forget."""
     clip_norm: float = Field(1.0, ge=0)
     """Largest norm of the gradient; 0 for no limit."""
     validate_every: int = Field(200, ge=1)
@@ -117,7 +121,10 @@ def train(
     fabric = _fabric(settings)
     started = time.monotonic()
     optimizer = torch.optim.AdamW(
-        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        network.parameters(),
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        weight_decay=settings.weight_decay,
     )
     trained, optimizer = fabric.setup(network, optimizer)
     state = Checkpoint(folder if fabric.is_global_zero else None, identity, network, optimizer)

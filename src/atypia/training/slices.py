@@ -106,6 +106,28 @@ def random_slices(
     return torch.from_numpy(np.stack(chosen))[:, None].to(rng.device)
 
 
+def even_slices(scan: Prepared, bounds: Range, least_share: float, count: int) -> Tensor:
+    """Take axial slices at even steps through those with enough brain.
+
+    Parameters
+    ----------
+    bounds
+        See `unit_volume`.
+    least_share
+        See `usable_slices`.
+    count
+        How many.
+
+    Returns
+    -------
+    torch.Tensor
+        `(count, 1, X, Y)`, float32, on the CPU.
+    """
+    usable = usable_slices(scan, least_share)
+    places = [usable[int((i + 0.5) / count * len(usable))] for i in range(count)]
+    return slices_of(unit_volume(scan, bounds))[places]
+
+
 def padded_slices(slices: Tensor, multiple: int) -> Tensor:
     """Append zeros to `(B, C, H, W)` up to the next multiple of H and W."""
     height, width = (-size % multiple for size in slices.shape[-2:])

@@ -1,0 +1,108 @@
+"""Scans to learn from: how they are prepared, what identifies a run on them, who is held out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from pydantic import Field
+
+from atypia import __version__, files
+from atypia.cohort.scan import Cohort
+from atypia.errors import CohortError
+from atypia.preprocessing import Failure, Plan, Prepared, make_plan
+from atypia.preprocessing.presets import Alignment
+from atypia.settings import Settings
+
+
+class PreparationSettings(Settings):
+    """What the plan of a cohort can be told."""
+
+    modality: str | None = None
+    """Which images of a scan; needed only when scans have several."""
+    preprocessing: str = "atypia"
+    """Name of a preset (atypia, ifl, itermask3d, mhd, patches), or path of a plan's JSON."""
+    spacing_mm: float | None = Field(None, ge=0.5, le=16)
+    """Voxel size of the working grid; none: the preset's, which is 2 mm for atypia."""
+    align: Alignment | None = None
+    """Registration to the MNI152 template: affine, rigid, centre (a shift only), or none when all
+    scans share one space already; not given: the preset's, which is affine for atypia."""
+
+    def plan_for(self, cohort: Cohort, modality: str) -> Plan:
+        """Plan the preprocessing of a cohort."""
+        return make_plan(
+            cohort,
+            preset=self.preprocessing,
+            spacing_mm=self.spacing_mm,
+            align=self.align,
+            modality=modality,
+        )
+
+
+def identified_plan(
+    cohort: Cohort, settings: PreparationSettings, *parts: str
+) -> tuple[Plan, str, str]:
+    """Decide how a cohort is prepared, and what identifies a run that learns from it.
+
+    Parameters
+    ----------
+    parts
+        What else the run depends on, such as the name of its method.
+
+    Returns
+    -------
+    tuple
+        Plan, modality, and a digest of version, `parts`, settings, plan and scans.
+
+    Raises
+    ------
+    CohortError
+        The cohort has no scans.
+    """
+    if not len(cohort):
+        raise CohortError(cohort.name, "has no scans", "Give at least one healthy scan")
+    modality = cohort[0].modality(settings.modality)
+    plan = settings.plan_for(cohort, modality)
+    prints = [scan.fingerprint(modality) for scan in cohort]
+    identity = files.digest(__version__, *parts, settings.digest(), plan.digest(), *prints)
+    return plan, modality, identity
+
+
+def all_prepared(results: Sequence[Prepared | Failure], cohort: Cohort) -> list[Prepared]:
+    """Give the prepared scans of a cohort.
+
+    Raises
+    ------
+    CohortError
+        Some cannot be used; the first five are named.
+    """
+    failures = [r for r in results if isinstance(r, Failure)]
+    if failures:
+        shown = "; ".join(f"{f.error.where}: {f.error.problem}" for f in failures[:5])
+        raise CohortError(
+            cohort.name,
+            f"{len(failures)} of {len(cohort)} scans cannot be used ({shown})",
+            "Mend them or leave them out; prepared scans are kept",
+        )
+    return [r for r in results if isinstance(r, Prepared)]
+
+
+def divided(
+    scans: Sequence[Prepared], share: float, seed: int
+) -> tuple[list[Prepared], list[Prepared]]:
+    """Divide scans by chance into those to learn from and those kept for validation.
+
+    The same scans, share and seed give the same division to every method, so that what one method
+    starts from another has not seen the second one's validation scans either.
+
+    Parameters
+    ----------
+    share
+        Kept for validation: at least one scan unless it is 0. A single scan serves for both.
+    """
+    order = np.random.default_rng([seed, 7]).permutation(len(scans))
+    kept = round(share * len(order))
+    if share:
+        kept = max(1, kept)
+    held_out = [scans[i] for i in order[:kept]]
+    return [scans[i] for i in order[kept:]] or held_out, held_out
