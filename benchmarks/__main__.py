@@ -18,6 +18,7 @@ from benchmarks.tables import table
 
 BENCHMARKS = {
     "artefacts": "benchmarks.artefacts",
+    "diffusion": "benchmarks.diffusion",
     "imports": "benchmarks.imports",
     "lesions": "benchmarks.lesions",
     "mahalanobis": "benchmarks.mahalanobis",
