@@ -256,11 +256,16 @@ def test_a_pretrained_encoder_is_taken_from_its_fold(tree: Path, tmp_path: Path)
 
 def test_the_encoder_is_pretrained(tree: Path, tmp_path: Path) -> None:
     pytest.importorskip(
-        "atypia.detectors.spark_pretraining", reason="NO SPARK PRE-TRAINING in this version"
-    )
-    words = ["-o", tmp_path, "--folds", 1, "--preset", "tiny", "--workers", 1]
-    assert run("published", "spark", tree, "mask_ratio=0.5", *words) == 0
-    assert (tmp_path / "fold0" / "spark" / "encoder.safetensors").exists()
+        "atypia.runs.pretraining", reason="NO SPARK PRE-TRAINING in this version"
+    )  # fmt: skip
+    (tmp_path / "few.toml").write_text("[training]\nsteps = 2\nbatch_size = 2\n")
+    common = ["--folds", 1, "--preset", "tiny", "--config", tmp_path / "few.toml", "--workers", 1]
+    out = tmp_path / "out"
+    assert run("published", "spark", tree, "mask_ratio=0.5", "-o", out, *common) == 0
+    assert (out / "fold0" / "spark" / "encoder.safetensors").exists()
+    words = ["pretrained_encoder=True", "-o", out, *common]
+    assert run("published", "train", tree, *words) == 0
+    assert load_detector(out / "fold0" / "model").settings.encoder == out / "fold0" / "spark"
 
 
 @pytest.mark.parametrize(

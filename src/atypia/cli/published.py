@@ -39,7 +39,7 @@ class PublishedFlags:
     modality
         T1w or T2w; T2w if unset.
     folds
-        How many folds; 5 if unset.
+        Number of the last fold and one, since they count from 0; 5 if unset.
     first_fold
         Number of the first one; 0 if unset.
     experiment
@@ -104,6 +104,7 @@ def spark(
     flags: PublishedFlags | None = None,
     cache: Cache = None,
     workers: Workers = None,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Pre-train the encoder of every fold with SparK, on its training scans.
 
@@ -113,6 +114,8 @@ def spark(
         The published layout: splits/, Train/ and Test/, below Data/ or not.
     output
         A folder, the same for all stages. The same command goes on after an interruption.
+    overwrite
+        Replace finished encoders of other settings or scans.
     """
     flags = flags or PublishedFlags()
     options = flags.read("spark", keys)
@@ -121,7 +124,7 @@ def spark(
     _plan(options, given, output)
     settings = pretraining_settings(given, flags.preset or "reference")
     with progress_bar() as progress:
-        places = pretrain_folds(data, settings, _work(output, cache, workers, progress))
+        places = pretrain_folds(data, settings, _work(output, cache, workers, progress, overwrite))
     for place in places:
         print(place)
     print("Next: atypia published train with the same folder.")

@@ -48,9 +48,19 @@ METHOD = "diffusion"
 LABELLED = "labelled validation"
 """Provenance of a threshold that labels of validation scans have chosen."""
 
-SCORING = ("test_times", "samples", "paired_noise", "sampler_steps", "eta", "rules", "box_stride",
-           "overlap", "slices_at_once", "precision", "median_size", "top_share",
-           "subject_score")  # fmt: skip
+SCORING = (
+    "test_times",
+    "samples",
+    "paired_noise",
+    "sampler_steps",
+    "eta",
+    "rules",
+    "slices_at_once",
+    "precision",
+    "median_size",
+    "top_share",
+    "subject_score",
+)
 """Settings that a model may be evaluated with that it was not trained with."""
 
 
@@ -175,7 +185,7 @@ def pretrain_folds(data: PublishedData, settings: PretrainingSettings, work: Wor
     list of Path
         The folders of the encoders; those that are there already are kept.
     """
-    from atypia.detectors.spark_pretraining import pretrain
+    from atypia.runs.pretraining import pretrain  # type: ignore[import-not-found,unused-ignore]
 
     places = []
     for fold in data.read()[0]:
@@ -186,6 +196,7 @@ def pretrain_folds(data: PublishedData, settings: PretrainingSettings, work: Wor
             place,
             cache=work.prepared,
             workers=work.workers,
+            overwrite=work.overwrite,
             progress=_of_fold(work, fold),
         )
         places.append(place)

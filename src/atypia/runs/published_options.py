@@ -209,7 +209,7 @@ TAKEN: Mapping[str, Option] = {
     "start_fold": to("run.first_fold", whole),
     "seed": to("seed", whole, LEARNT),
     "load_checkpoint": to("run.models", str, EVALUATE),
-    "checkpoint": Option(_checkpoint, "validation_share", TRAIN),
+    "checkpoint": Option(_checkpoint, "validation_share", LEARNT),
     # trainer
     "gpus": Option(_devices, "training.device, training.devices", LEARNT),
     "max_epochs": to("training.epochs", whole, LEARNT),
@@ -231,7 +231,7 @@ TAKEN: Mapping[str, Option] = {
     "random_blur": _share("augmentation.blur", 0.5),
     "random_ghosting": _share("augmentation.ghosting", 0.5),
     "random_noise": _share("augmentation.noise", 0.5),
-    "random_flip": _share("flip_share", 0.5),
+    "random_flip": to("flip_share", lambda text: 0.5 * flag(text), LEARNT),
     # model
     "unet_dim": Option(_width, "base, and context = 4 base as published", TRAIN),
     "dim_mults": to("multipliers", wholes, TRAIN),
@@ -255,15 +255,15 @@ TAKEN: Mapping[str, Option] = {
     "kernelsize_median": to("run.median_size", whole, SCORED, CDDPM_CODE),
     "threshold": Option(_threshold, "the threshold of the labelled Dice", EVALUATE),
     # SparK
-    "mask_ratio": to("mask_ratio", number, SPARK),
+    "mask_ratio": to("hidden_share", number, SPARK),
     "loss_on_mask": to("everywhere", lambda text: not flag(text), SPARK),
     "delta_mask": to("hidden_weight", number, SPARK),
     "weight_decay": to("training.weight_decay", number, SPARK),
     # pDDPM
-    "patch_size": to("box_size", whole, SCORED, ("pddpm",)),
+    "patch_size": to("box_size", whole, TRAIN, ("pddpm",)),
     "grid_boxes": to("random_boxes", lambda text: not flag(text), TRAIN, ("pddpm",)),
-    "overlap": to("run.overlap", flag, SCORED, ("pddpm",)),
-    "agg_overlap": to("overlap", one_of(cut="cut", avg="average"), SCORED, ("pddpm",)),
+    "overlap": to("run.overlap", flag, TRAIN, ("pddpm",)),
+    "agg_overlap": to("overlap", one_of(cut="cut", avg="average"), TRAIN, ("pddpm",)),
 }
 """Key of the reference -> how it is taken over."""
 
