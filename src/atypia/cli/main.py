@@ -27,6 +27,10 @@ COMMANDS = {
 }
 """Name -> where the command lives, and its line in the help."""
 
+USER_ERROR = 2
+SOME_FAILED = 1
+INTERRUPTED = 130
+
 PUBLISHED = {
     "spark": (
         "atypia.cli.published:spark",
@@ -45,11 +49,7 @@ PUBLISHED = {
         "--experiment mhd --leaking drop",
     ),
 }
-"""The same of the commands below `atypia published`."""
-
-USER_ERROR = 2
-SOME_FAILED = 1
-INTERRUPTED = 130
+"""As `COMMANDS`, for those below `atypia published`."""
 
 
 def build_app() -> cyclopts.App:
