@@ -249,8 +249,10 @@ def test_a_pretrained_encoder_is_taken_from_its_fold(tree: Path, tmp_path: Path)
         settings.encoder_depth, 1, settings.context, settings.encoder_width
     )  # fmt: skip
     save_encoder(encoder, tmp_path / "fold0" / "spark", {})
-    assert list(train_folds(one, settings, work).values()) == [tmp_path / "fold0" / "spark"]
+    done = train_folds(one, settings.but(training={"batch_size": 2}), work, validate_every_epochs=2)
+    assert list(done.values()) == [tmp_path / "fold0" / "spark"]
     trained = load_detector(tmp_path / "fold0" / "model")
+    assert trained.settings.training.validate_every == 2  # one step for three scans
     assert trained.settings.encoder == tmp_path / "fold0" / "spark"
 
 

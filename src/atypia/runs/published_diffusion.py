@@ -245,9 +245,8 @@ def train_folds(
         start = _encoder_for(fold.fold, settings, work, encoder, pretrained)
         chosen = settings if start is None else settings.but(encoder=start)
         if validate_every_epochs is not None:
-            # What `training.epochs` counts as an epoch.
-            epoch = max(1, len(fold.train) // chosen.training.batch_size)
-            chosen = chosen.but(training={"validate_every": validate_every_epochs * epoch})
+            steps = validate_every_epochs * _steps_of_an_epoch(len(fold.train), chosen)
+            chosen = chosen.but(training={"validate_every": steps})
         place = work.place(fold.fold, "model")
         fit_model(
             METHOD,
@@ -286,7 +285,8 @@ def evaluate_folds(
     experiment
         Noted in the results.
     models
-        Where `train_folds` has put the models; None for the output.
+        Where `train_folds` has put the models, and its prepared scans if `work` names no others;
+        None for the output.
     voxel_fpr
         Share of healthy validation voxels that the threshold may flag.
     threshold
@@ -305,6 +305,8 @@ def evaluate_folds(
         A model was trained on somebody who is calibrated or tested on, and that is not kept.
     """
     folds, missing = data.read()
+    if models is not None and work.cache is None:
+        work = replace(work, cache=models / "prepared")
     found = []
     for fold in folds:
         place = work.place(fold.fold, "evaluation.json")
@@ -402,6 +404,13 @@ def _encoder_for(
         remedy = "Run `atypia published spark` into the same folder first"
         raise ModelError(own, "there is no pre-trained encoder", remedy)
     return encoder
+
+
+def _steps_of_an_epoch(scans: int, settings: DiffusionSettings) -> int:
+    """Count them as `training.epochs` does: without the scans that are kept for validation."""
+    share = settings.validation_share
+    kept = max(1, round(share * scans)) if share else 0
+    return max(1, (scans - kept) // settings.training.batch_size)
 
 
 def _without_labels(fold: FoldParts) -> set[str]:
