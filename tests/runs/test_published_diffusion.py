@@ -245,9 +245,7 @@ def test_a_pretrained_encoder_is_taken_from_its_fold(tree: Path, tmp_path: Path)
     one = PublishedData(tree, "T2w", (0,))
     with pytest.raises(ModelError, match="there is no pre-trained encoder"):
         train_folds(one, settings, work, pretrained=True)
-    encoder = ResNetEncoder(
-        settings.encoder_depth, 1, settings.context, settings.encoder_width
-    )  # fmt: skip
+    encoder = ResNetEncoder(settings.encoder_depth, 1, settings.context, settings.encoder_width)
     save_encoder(encoder, tmp_path / "fold0" / "spark", {})
     done = train_folds(one, settings.but(training={"batch_size": 2}), work, validate_every_epochs=2)
     assert list(done.values()) == [tmp_path / "fold0" / "spark"]
@@ -257,9 +255,7 @@ def test_a_pretrained_encoder_is_taken_from_its_fold(tree: Path, tmp_path: Path)
 
 
 def test_the_encoder_is_pretrained(tree: Path, tmp_path: Path) -> None:
-    pytest.importorskip(
-        "atypia.runs.pretraining", reason="NO SPARK PRE-TRAINING in this version"
-    )  # fmt: skip
+    pytest.importorskip("atypia.runs.pretraining", reason="NO SPARK PRE-TRAINING in this version")
     (tmp_path / "few.toml").write_text("[training]\nsteps = 2\nbatch_size = 2\n")
     common = ["--folds", 1, "--preset", "tiny", "--config", tmp_path / "few.toml", "--workers", 1]
     out = tmp_path / "out"

@@ -99,9 +99,11 @@ class Work:
 
 
 def diffusion_settings(
-    options: PublishedOptions, modality: str, preset: str | None = None,
+    options: PublishedOptions,
+    modality: str,
+    preset: str | None = None,
     config: Mapping[str, Any] | None = None,
-) -> DiffusionSettings:  # fmt: skip
+) -> DiffusionSettings:
     """Give the settings of an experiment: experiment < preset < file < options.
 
     Parameters
@@ -154,9 +156,7 @@ def published_plan(changes: Mapping[str, Any]) -> Plan:
             changed = step.but(factor=changes["factor"])
         elif isinstance(step, ScaleRange):
             low, high = step.percentiles
-            changed = step.but(
-                percentiles=(changes.get("low", low), changes.get("high", high))
-            )  # fmt: skip
+            changed = step.but(percentiles=(changes.get("low", low), changes.get("high", high)))
         steps.append(changed)
     return Plan(steps=tuple(steps))
 

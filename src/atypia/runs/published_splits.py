@@ -123,9 +123,10 @@ class PublishedData:
         leaks = {fold.fold: found for fold in folds if (found := _leaks(fold))}
         if leaks:
             shown = "; ".join(
-                f"fold {number}: {_told(found)}" for number, all_of in leaks.items()
+                f"fold {number}: {_told(found)}"
+                for number, all_of in leaks.items()
                 for found in all_of
-            )  # fmt: skip
+            )
             raise LeakageError(
                 self.data_dir,
                 f"people stand in two parts of a fold ({shown})",
