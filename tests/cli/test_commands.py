@@ -128,7 +128,7 @@ def test_help_is_quick_and_needs_no_torch() -> None:
     code = (
         "import sys\n"
         "from atypia.cli import main\n"
-        "for words in (['--help'], ['fit', '--help'], ['methods']):\n"
+        "for words in (['--help'], ['fit', '--help'], ['published', '--help'], ['methods']):\n"
         "    main.run(words)\n"
         "assert 'torch' not in sys.modules and 'pydantic' not in sys.modules\n"
     )

@@ -193,3 +193,24 @@ def test_a_table_is_aligned() -> None:
         "| 1     | longer |",
         "| -     | -      |",
     ]
+
+
+def test_a_threshold_that_other_labels_chose_stands_beside_the_calibrated_one() -> None:
+    chosen = full().best_thresholds("labelled validation")
+    assert set(chosen) == {("tumour", "m"), ("tumour", "base")}
+    best = chosen["tumour", "m"]
+    assert best.provenance == "labelled validation"
+    plain, both = full(), Evaluation(labelled={("tumour", "m"): best})
+    for seed in range(3):
+        both.add(result(f"t{seed}", "tumour", 10 + seed))
+    (row,) = both.lesion_rows()
+    assert row["pooled_labelled_dice"] == row["pooled_oracle_dice"]  # on the scans that chose it
+    assert row["threshold"] == THRESHOLD.value
+    assert row["pooled_dice"] < row["pooled_labelled_dice"]
+    given = result("t0", "tumour", 10)
+    flagged = (given.score_map > best.value) & BRAIN
+    assert both.scans[0]["labelled_dice"] == dice(flagged, LESION)
+    assert [r["mask"] for r in both.mask_rows()] == ["calibrated", "labelled", "oracle"]
+    (row,) = (r for r in plain.lesion_rows() if r["method"] == "m")
+    assert row["pooled_labelled_dice"] is None
+    assert row["labelled_dice"]["mean"] is None

@@ -39,6 +39,26 @@ USER_ERROR = 2
 SOME_FAILED = 1
 INTERRUPTED = 130
 
+PUBLISHED = {
+    "spark": (
+        "atypia.cli.published:spark",
+        "Pre-train the encoder of every fold (SparK).\n\n"
+        "Example: atypia published spark DATA_DIR model.cfg.mask_ratio=0.65 -o OUT --leaking drop",
+    ),
+    "train": (
+        "atypia.cli.published:train",
+        "Train the model of every fold.\n\n"
+        "Example: atypia published train DATA_DIR model.cfg.unet_dim=64 -o OUT --leaking drop",
+    ),
+    "evaluate": (
+        "atypia.cli.published:evaluate",
+        "Evaluate all folds: mean and standard deviation.\n\n"
+        "Example: atypia published evaluate DATA_DIR mh_regu=0.01 -o OUT/mhd --models OUT "
+        "--experiment mhd --leaking drop",
+    ),
+}
+"""As `COMMANDS`, for those below `atypia published`."""
+
 
 def build_app() -> cyclopts.App:
     """Assemble the application; no command is imported yet."""
@@ -58,6 +78,13 @@ def build_app() -> cyclopts.App:
     for name, (place, summary) in PRETRAINING.items():
         fit.command(place, name=name, help=summary)
     app.command(fit)
+    published = cyclopts.App(
+        name="published",
+        help="The published cDDPM, pDDPM and MHD experiments, from their data and split tables.",
+    )
+    for name, (place, summary) in PUBLISHED.items():
+        published.command(place, name=name, help=summary)
+    app.command(published)
     for name, (place, summary) in COMMANDS.items():
         app.command(place, name=name, help=summary)
     return app

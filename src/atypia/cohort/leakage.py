@@ -91,7 +91,7 @@ def overlaps(parts: Sequence[Part], any_dataset: bool = False) -> list[Overlap]:
     any_dataset
         The same subject in two data sets is one person too.
     """
-    known = [_people(part.scans, any_dataset) for part in parts]
+    known = [people_in(part.scans, any_dataset) for part in parts]
     found = []
     for (one, here), (other, there) in combinations(zip(parts, known, strict=True), 2):
         if not _may_not_share(one, other):
@@ -102,14 +102,16 @@ def overlaps(parts: Sequence[Part], any_dataset: bool = False) -> list[Overlap]:
     return found
 
 
-def _may_not_share(one: Part, other: Part) -> bool:
-    if one.fold == other.fold or None in (one.fold, other.fold):
-        return True
-    return one.is_held_out and other.is_held_out
+def people_in(scans: Iterable[Scan], any_dataset: bool = False) -> dict[str, str]:
+    """Map all that tells a person (who they are, and the files) to the pseudonym.
 
-
-def _people(scans: Iterable[Scan], any_dataset: bool) -> dict[str, str]:
-    """Map all that tells a person (who they are, and the files) to the pseudonym."""
+    Parameters
+    ----------
+    scans
+        Whose people.
+    any_dataset
+        The same subject in two data sets is one person too.
+    """
     people = {}
     for scan in scans:
         people[scan.person] = scan.subject
@@ -119,3 +121,9 @@ def _people(scans: Iterable[Scan], any_dataset: bool) -> dict[str, str]:
             if isinstance(image, Path) and io.exists(image):
                 people[f"file {image.resolve()}"] = scan.subject
     return people
+
+
+def _may_not_share(one: Part, other: Part) -> bool:
+    if one.fold == other.fold or None in (one.fold, other.fold):
+        return True
+    return one.is_held_out and other.is_held_out

@@ -54,6 +54,7 @@ from atypia.scoring.restorations import (
 )
 from atypia.training import TrainingSettings, train
 from atypia.training.loop import seeded
+from atypia.training.slice_augmentation import SliceAugmentation, augmented
 from atypia.training.slices import (
     even_slices,
     random_slices,
@@ -179,6 +180,8 @@ class DiffusionSettings(DetectorSettings):
     """Slices with a smaller share of brain are not learnt."""
     flip_share: float = Field(0.5, ge=0, le=1)
     """Share of the training slices that are mirrored, left for right."""
+    augmentation: SliceAugmentation = SliceAugmentation()
+    """How often the intensities of training slices are changed."""
     validation_share: float = Field(0.1, ge=0, lt=1)
     """Share of the training scans kept for validation; with 0 the last weights are kept."""
     test_times: tuple[int, ...] = Field((CDDPM_TIMES[0], CDDPM_TIME), min_length=1)
@@ -273,6 +276,7 @@ class Diffusion(Detector):
         draws = torch.rand(len(clean), generator=rng, device=rng.device)
         mirrored = (draws < settings.flip_share)[:, None, None, None]
         clean = torch.where(mirrored, clean.flip(-2), clean)
+        clean = augmented(clean, settings.augmentation, rng)
         times = torch.randint(
             settings.diffusion_steps, (len(clean),), generator=rng, device=rng.device
         )

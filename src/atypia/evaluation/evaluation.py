@@ -25,6 +25,7 @@ from atypia.volume import Array
 ORACLE = "oracle: the best threshold for these very labels"
 OWN = "the method's own label-free mask"
 OWN_MASK, CALIBRATED_MASK, ORACLE_MASK = "own", "calibrated", "oracle"
+LABELLED_MASK = "labelled"
 
 LESION_COLUMNS = (
     Column("condition", "condition", "What was planted or labelled."),
@@ -134,10 +135,18 @@ class Evaluation:
     ----------
     baselines
         Names of the methods that are marked as baselines.
+    labelled
+        Condition and method -> a second threshold, one that labels of other scans have chosen; its
+        figures stand beside those of the calibrated one and never replace them.
     """
 
-    def __init__(self, baselines: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        baselines: Iterable[str] = (),
+        labelled: Mapping[tuple[str, str], Threshold] | None = None,
+    ) -> None:
         self.baselines = frozenset(baselines)
+        self.labelled = dict(labelled or {})
         self.scans: list[dict[str, Any]] = []
         self._pooled: dict[tuple[str, str], ScoreHistogram] = defaultdict(ScoreHistogram)
 
@@ -176,9 +185,11 @@ class Evaluation:
                 "oracle_dice": ranking.best_dice,
                 "oracle_threshold": ranking.best_dice_threshold,
             }
+            chosen = self.labelled.get((result.condition, result.method))
             masks = {
                 OWN_MASK: result.own_mask,
                 CALIBRATED_MASK: result.mask,
+                LABELLED_MASK: None if chosen is None else scores > chosen.value,
                 ORACLE_MASK: scores > (ranking.best_dice_threshold or np.inf),
             }
             row["masks"] = {
@@ -188,6 +199,7 @@ class Evaluation:
             }
             row["dice"] = row["masks"].get(CALIBRATED_MASK, {}).get("dice")
             row["own_dice"] = row["masks"].get(OWN_MASK, {}).get("dice")
+            row["labelled_dice"] = row["masks"].get(LABELLED_MASK, {}).get("dice")
         self.scans.append(row)
         return row
 
@@ -199,9 +211,10 @@ class Evaluation:
             pooled = histogram.result()
             threshold = scans[0]["threshold"]
             calibrated = None if threshold is None else histogram.dice_at(threshold)
+            chosen = self.labelled.get((condition, method))
             means = {
                 k: _mean(r[k] for r in scans)
-                for k in ("ap", "auroc", "dice", "own_dice", "oracle_dice", "psnr")
+                for k in ("ap", "auroc", "dice", "own_dice", "labelled_dice", "oracle_dice", "psnr")
             }
             rows.append(
                 {
@@ -212,6 +225,7 @@ class Evaluation:
                     "pooled_ap": pooled.average_precision,
                     "pooled_auroc": pooled.auroc,
                     "pooled_dice": calibrated,
+                    "pooled_labelled_dice": chosen and histogram.dice_at(chosen.value),
                     "pooled_oracle_dice": pooled.best_dice,
                     "threshold": threshold,
                     "provenance": scans[0]["provenance"],
@@ -219,12 +233,21 @@ class Evaluation:
             )
         return rows
 
+    def best_thresholds(self, provenance: str) -> dict[tuple[str, str], Threshold]:
+        """Give the threshold of the highest pooled Dice by condition and method.
+
+        It is exact to the bins of `ScoreHistogram`. An oracle for these scans; for others it is a
+        threshold that labels have chosen, which `provenance` has to tell.
+        """
+        best = {key: pooled.result().best_dice_threshold for key, pooled in self._pooled.items()}
+        return {key: Threshold(v, provenance) for key, v in best.items() if v is not None}
+
     def mask_rows(self) -> list[dict[str, Any]]:
         """Overlap and distance of every mask: the method's own, the calibrated, the oracle's."""
         rows = []
         for condition, method in self._pooled:
             scans = [r["masks"] for r in self._of(condition, method) if "masks" in r]
-            for mask in (OWN_MASK, CALIBRATED_MASK, ORACLE_MASK):
+            for mask in (OWN_MASK, CALIBRATED_MASK, LABELLED_MASK, ORACLE_MASK):
                 found = [masks[mask] for masks in scans if mask in masks]
                 if not found:
                     continue

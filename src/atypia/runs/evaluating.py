@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from atypia import files
+from atypia.calibration import Threshold
 from atypia.cohort.scan import Cohort, Scan
 from atypia.cohort.splits import require_disjoint
 from atypia.detectors.base import Detector
@@ -54,6 +55,7 @@ def evaluate_detectors(
     detectors: Mapping[str, Detector],
     cohort: Cohort,
     *,
+    labelled: Mapping[tuple[str, str], Threshold] | None = None,
     cache: Path | None = None,
     progress: Progress = silent,
 ) -> EvaluationRun:
@@ -65,6 +67,8 @@ def evaluate_detectors(
         Name in the tables -> fitted detector.
     cohort
         Lesion masks where known; scans with `condition` healthy are the controls.
+    labelled
+        Second thresholds; see `atypia.evaluation.evaluation.Evaluation`.
     cache
         Folder of prepared scans; a temporary one by default, so that detectors share the work.
 
@@ -75,7 +79,8 @@ def evaluate_detectors(
     """
     _refuse_leakage(detectors, cohort)
     with tempfile.TemporaryDirectory(prefix="atypia-") as temporary:
-        return _evaluate(_contestants(detectors, cache or Path(temporary)), cohort, progress)
+        contestants = _contestants(detectors, cache or Path(temporary))
+        return _evaluate(contestants, cohort, progress, labelled)
 
 
 def evaluate_output(
@@ -143,9 +148,10 @@ def _evaluate(
     contestants: Mapping[str, Contestant],
     cohort: Cohort,
     progress: Progress,
+    labelled: Mapping[tuple[str, str], Threshold] | None = None,
 ) -> EvaluationRun:
     evaluation = Evaluation(
-        name for name in contestants if name in METHODS and METHODS[name].baseline
+        (name for name in contestants if name in METHODS and METHODS[name].baseline), labelled
     )
     failures = []
     for scan in track(cohort.scans, "evaluate", progress):
