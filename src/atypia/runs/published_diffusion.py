@@ -40,7 +40,7 @@ from atypia.scoring.restorations import RestorationRules
 from atypia.settings import merge
 
 if TYPE_CHECKING:
-    from atypia.detectors.spark_pretraining import (  # type: ignore[import-not-found,unused-ignore]
+    from atypia.detectors.spark_pretraining import (
         PretrainingSettings,
     )
 
@@ -185,7 +185,7 @@ def pretrain_folds(data: PublishedData, settings: PretrainingSettings, work: Wor
     list of Path
         The folders of the encoders; those that are there already are kept.
     """
-    from atypia.runs.pretraining import pretrain  # type: ignore[import-not-found,unused-ignore]
+    from atypia.runs.pretraining import pretrain
 
     places = []
     for fold in data.read()[0]:
