@@ -198,3 +198,30 @@ def test_score_variants_differ_and_signs_split_the_residual() -> None:
 @pytest.mark.parametrize("name", ["reference_rules", "tiny"])
 def test_presets_are_valid(name: str) -> None:
     assert MaskRefinementSettings.make(preset=name) != MaskRefinementSettings()
+
+
+def test_several_restorations_are_scored_together() -> None:
+    from atypia.scoring.restorations import RestorationRules, score_of_restorations
+
+    values = {"fill": "noise", "restorations": 3, "training": {"steps": 2, "validate_every": 1}}
+    detector = MaskRefinement(MaskRefinementSettings.make(values, preset="tiny"))
+    detector.fit(phantom_cohort(range(3)))
+    prepared = prepare(phantom_scan(50, lesion=True), detector.plan)
+    stack = detector.restorations(_Reconstruction(detector, prepared))
+    assert stack.shape == (3, *prepared.image.shape)
+    assert np.abs(stack[0] - stack[1]).max() > 0
+    finding = detector._score_alone(prepared)
+    again = detector._score_alone(prepared)
+    np.testing.assert_array_equal(finding.score, again.score)
+    rules = RestorationRules()
+    reconstruction = _Reconstruction(detector, prepared)
+    reconstruction.restore(reconstruction.brain)  # the one that is shown comes first
+    expected = score_of_restorations(
+        prepared.image.data, detector.restorations(reconstruction), prepared.brain.data, rules
+    )
+    np.testing.assert_allclose(finding.score, expected, rtol=1e-5)
+
+
+def test_restorations_that_would_all_be_the_same_are_refused() -> None:
+    with pytest.raises(SettingsError, match="fill"):
+        MaskRefinementSettings.make({"restorations": 2})

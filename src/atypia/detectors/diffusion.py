@@ -16,6 +16,7 @@ are not scaled volume by volume, which would hide that a scan is healthy.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -30,6 +31,7 @@ from torch.nn import functional
 from atypia.detectors.base import Detector, DetectorSettings, TrainingSet
 from atypia.detectors.encoder_file import encoder_origin, load_encoder
 from atypia.detectors.prediction import Finding
+from atypia.detectors.restorations import finding_of
 from atypia.detectors.training_scans import divided
 from atypia.diffusion.boxes import box_masks, grid_corners, random_corners, reassemble
 from atypia.diffusion.noise import NoiseKind, draw_noise
@@ -42,16 +44,12 @@ from atypia.diffusion.schedule import (
     ddim_times,
     min_snr_weights,
 )
+from atypia.errors import SettingsError
 from atypia.networks.conditioned_denoiser import ConditionedDenoiser
 from atypia.networks.denoising_unet import DenoisingUNet
 from atypia.networks.resnet import ResNetEncoder
 from atypia.preprocessing import Prepared
-from atypia.scoring.mahalanobis import WITH_NOISE
-from atypia.scoring.restorations import (
-    RestorationRules,
-    numbers_of_restorations,
-    score_of_restorations,
-)
+from atypia.scoring.restorations import RestorationRules
 from atypia.training import TrainingSettings, train
 from atypia.training.loop import seeded
 from atypia.training.slice_augmentation import SliceAugmentation, augmented
@@ -243,6 +241,12 @@ class Diffusion(Detector):
 
     def _fit(self, training: TrainingSet) -> None:
         settings = self.settings
+        if settings.variant == "conditioned" and settings.training.batch_size < 2:
+            raise SettingsError(
+                "training.batch_size 1",
+                "is too small for the encoder, which normalises over the batch",
+                "Use 2 or more",
+            )
         if settings.encoder is not None:
             load_encoder(settings.encoder, self.network_.encoder)
         learning, held_out = divided(training.scans, settings.validation_share, settings.seed)
@@ -432,19 +436,14 @@ class Diffusion(Detector):
     # -- scoring ----------------------------------------------------------------------------
 
     def _score(self, prepared: Prepared) -> Finding:
-        rules, brain = self.settings.rules, prepared.brain.data
-        image, restored = self._unit(prepared), self.restorations(prepared)
-        taken = rules.deviation == "mahalanobis" and rules.covariance in WITH_NOISE
-        variance = self.noise_variance_ if taken and self.noise_variance_.any() else None
+        variance = self.noise_variance_ if self.noise_variance_.any() else None
+        restored = self.restorations(prepared)
+        brain, rules = prepared.brain.data, self.settings.rules
+        finding = finding_of(self._unit(prepared), restored, brain, rules, variance)
+        assert finding.restoration is not None
         low, high = self._bounds()
-        return Finding(
-            score=score_of_restorations(image, restored, brain, rules, variance),
-            restoration=np.where(brain, restored.mean(0) * (high - low) + low, 0),
-            scores=numbers_of_restorations(image, restored, brain, rules, variance),
-            details={
-                "restorations": len(restored),
-                "spread": float(restored.std(0)[brain].mean()),
-            },
+        return replace(
+            finding, restoration=np.where(brain, finding.restoration * (high - low) + low, 0)
         )
 
     def _bounds(self) -> tuple[float, float]:

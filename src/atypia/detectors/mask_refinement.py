@@ -19,9 +19,10 @@ and a curve without a knee means "nothing abnormal".
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
+import pydantic
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -29,12 +30,14 @@ from torch import Tensor, nn
 from atypia.detectors.base import Detector, DetectorSettings, TrainingSet
 from atypia.detectors.mask_search import MaskSearch, SearchRules, curve_details
 from atypia.detectors.prediction import Finding
+from atypia.detectors.restorations import finding_of
 from atypia.detectors.training_scans import divided
 from atypia.networks.iterative_mask_unet import FoldedUNet, IterativeMaskUNet
 from atypia.networks.unet import ResidualUNet
 from atypia.preprocessing import Prepared
 from atypia.scoring.frequency import REFERENCE_WAVELENGTH_MM, high_pass, high_pass_by_index
 from atypia.scoring.residual import Sign, signed
+from atypia.scoring.restorations import RestorationRules
 from atypia.scoring.spread import healthy_spread
 from atypia.training import TrainingSettings, train
 from atypia.training.augmentation import Augmentation, augment
@@ -155,12 +158,23 @@ class MaskRefinementSettings(SearchRules, DetectorSettings):
     """See `atypia.scoring.spread.healthy_spread`."""
     sign: Sign = "both"
     """Which deviations count in the score map; the search takes both."""
+    restorations: int = Field(1, ge=1)
+    """With more than one, that many first reconstructions with noise of their own (fill "noise")
+    make the score map, by `rules`; the search and its mask stay."""
+    rules: RestorationRules = RestorationRules()
+    """How several restorations become a score map."""
     crop_mm: float | None = Field(3.0, ge=0)
     """Networks see the brain's box with this margin; None: the whole working grid."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of reconstructions when scoring; bfloat16 pays where the processor computes in it."""
     training: TrainingSettings = TrainingSettings()
     """How the network is trained."""
+
+    @pydantic.model_validator(mode="after")
+    def _restorations_differ(self) -> Self:
+        if self.restorations > 1 and self.fill != "noise":
+            raise ValueError("restorations above 1 are all the same; set fill to noise")
+        return self
 
 
 class MaskRefinement(Detector):
@@ -374,13 +388,29 @@ class MaskRefinement(Detector):
         errors = {"mean_error": max(mean_error, TINY), "fine_error": max(fine_error, TINY)}
         logs = np.log([errors[name] for name in ERRORS])
         usual, spread = self.usual_errors_
+        score = signed(residual, self.settings.sign)
+        if self.settings.restorations > 1:
+            stack = self.restorations(reconstruction)
+            score = finding_of(prepared.image.data, stack, brain, self.settings.rules).score
         return Finding(
-            score=signed(residual, self.settings.sign),
+            score=score,
             restoration=reconstruction.on_grid(restored),
             mask=mask,
             scores={**errors, "deviation": float(np.abs((logs - usual) / spread).max())},
             details=details or {},
         )
+
+    def restorations(self, reconstruction: _Reconstruction) -> Array:
+        """Reconstruct a scan with all of its brain hidden, by noise of its own each time.
+
+        Returns
+        -------
+        numpy.ndarray
+            `(N, X, Y, Z)` in normalised intensities.
+        """
+        every = range(self.settings.restorations)
+        hidden = reconstruction.brain
+        return np.stack([reconstruction.on_grid(reconstruction.restore(hidden)) for _ in every])
 
     def _unit(self) -> str:
         if self.settings.scale_free:
