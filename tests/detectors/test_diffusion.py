@@ -45,7 +45,7 @@ def prepared(detector: Diffusion):
 
 def test_restorations_are_the_plain_steps_one_slice_at_a_time(detector, prepared) -> None:
     found = detector.restorations(prepared)
-    unit = unit_volume(prepared, tuple(detector.range_))
+    unit = unit_volume(prepared, detector._bounds())
     places = np.flatnonzero(prepared.brain.data.any((0, 1)))
     clean = slices_of(unit)[places]
     rng, schedule = seeded(detector.settings.seed, 13), cosine(1000)
@@ -67,7 +67,7 @@ def test_restorations_are_the_plain_steps_one_slice_at_a_time(detector, prepared
 def test_the_score_is_that_of_the_restorations(detector, prepared) -> None:
     rules = RestorationRules.make(preset="mhd_repo")
     finding = detector.but(rules=rules.model_dump())._score(prepared)
-    unit, restored = unit_volume(prepared, tuple(detector.range_)), detector.restorations(prepared)
+    unit, restored = unit_volume(prepared, detector._bounds()), detector.restorations(prepared)
     expected = score_of_restorations(unit, restored, prepared.brain.data, rules)
     np.testing.assert_allclose(finding.score, expected)
     low, high = detector.range_
@@ -97,7 +97,7 @@ def test_patched_restores_each_box_from_clean_surroundings(prepared) -> None:
 
     detector._predict = watch
     detector.restorations(prepared)
-    clean = 2 * slices_of(unit_volume(prepared, tuple(detector.range_))) - 1
+    clean = 2 * slices_of(unit_volume(prepared, detector._bounds())) - 1
     first = clean[np.flatnonzero(prepared.brain.data.any((0, 1)))][: len(seen[0])]
     boxes = [(noisy != first).any(0)[0] for noisy in seen[:4]]
     together = torch.stack(boxes).sum(0)
@@ -138,7 +138,8 @@ def test_training_lowers_the_validation_loss() -> None:
         values = {"training": {"steps": steps, "validate_every": steps}}
         detector = Diffusion(DiffusionSettings.make(values, "tiny")).fit(cohort)
         scans = [prepare(phantom_scan(90 + i), detector.plan) for i in range(2)]
-        losses.append(detector._validation(detector.network_, scans))
+        with torch.no_grad():
+            losses.append(detector._validation(detector.network_, scans))
     assert losses[1] < 0.6 * losses[0]
 
 
