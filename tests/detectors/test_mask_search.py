@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from atypia.detectors.mask_search import MaskSearch, SearchRules
+from atypia.detectors.mask_search import MaskSearch, SearchRules, _steadied
 from tests.oracles.itermask3d import literal_knee, literal_search
 
 PUBLISHED = {
@@ -105,6 +105,24 @@ def test_coarse_to_fine_finds_the_same_mask_with_a_fraction_of_the_forwards(
     assert slow.knee is not None
     assert abs(fast.knee - slow.knee) <= 1
     assert fast.curve.measured[fast.knee]
+
+
+@pytest.mark.parametrize("step", [5.0, 10.0])
+def test_every_step_reconstructs_once_for_each_share(step: float) -> None:
+    image, fine, brain = scene()
+    search = search_of(image, fine, brain, percent_step=step)
+    assert search.threshold_curve().measured.all()
+    assert search.forwards == 100 / step  # the first, and one for each share but the last
+
+
+def test_the_swing_after_a_leap_is_taken_out() -> None:
+    known = [10, 20, 21, 22, 23, 24, 40, 97, 98, 99]
+    smooth = np.exp(0.05 * np.array(known))
+    swing = np.array([1, 1, 1.04, 1 / 1.04, 1.04, 1, 1, 1, 1.5, 1])
+    steadied = _steadied(known, smooth * swing, below=97)
+    np.testing.assert_allclose(steadied[3], smooth[3], rtol=1e-12)
+    changed = steadied != smooth * swing
+    np.testing.assert_array_equal(np.array(known)[changed], [21, 22, 23])
 
 
 @given(st.sampled_from([1.0, 2.0, 5.0, 10.0]), st.integers(0, 50))

@@ -6,10 +6,12 @@ of largest error, and notes the error threshold of each share; the knee of that 
 subject's threshold. Phase B hides "error above the threshold" until the mask stops shrinking.
 
 Errors are kept for the brain's voxels only. Phase A measures the curve at few shares first and
-then, percent by percent, only before the knee: a threshold at `t` percent always comes from a
+then, percent by percent, only round the knee: a threshold at `t` percent always comes from a
 reconstruction with the mask of one step before, as when every step is taken. That mask depends on
-the steps that led to it, but on the farther ones little, so a few single steps before the knee
-give nearly what all steps give; between the measured shares the curve is interpolated.
+the steps that led to it, but on the farther ones little. After a leap the errors judge wrong
+voxels, so the same share is reconstructed a second time; the single steps that follow swing round
+the curve of all steps, once too low and once too high, and their neighbours' mean takes that out.
+Between the measured shares the curve is interpolated.
 """
 
 from __future__ import annotations
@@ -32,10 +34,15 @@ Restore = Callable[[Tensor], Tensor]
 
 FloatArray = NDArray[np.float64]
 
-COARSE_PERCENT = (50, 60, 70, 75, 80, 85, 90, 93, 95, 97, 98, 99, 100)
+COARSE_PERCENT = (60, 75, 85, 90, 93, 95, 97, 98, 99, 100)
 """Where Phase A measures the curve before it looks closer."""
-SINGLE_PERCENT = 4
-"""Over how many percent single steps lead to what Phase A looks at closely."""
+LEAP_PERCENT = 4.0
+"""Phase A leaps over more percent than this, and then reconstructs the same share twice; what it
+looks at closely it reaches by single steps over less."""
+SETTLED = 2
+"""Reconstructions with nearly the same share hidden after which errors count as settled."""
+STEADIED_BELOW = 97.0
+"""From this percent on the curve itself bends too much for a mean of neighbours."""
 MOST_LOOKS = 8
 """How often Phase A looks closer at the knee."""
 
@@ -173,8 +180,8 @@ class MaskSearch:
             first = first / self._unit
         # Errors when `percent[i]` has left the mask; -1: nothing has left it.
         self._errors_after: dict[int, Tensor] = {-1: first}
-        # How many single steps led there; from the whole brain no more are possible.
-        self._single_steps: dict[int, int] = {-1: len(self.percent)}
+        # After how many reconstructions of about that share; the whole brain takes no more.
+        self._settled: dict[int, int] = {-1: len(self.percent)}
         self._masks: dict[int, Tensor] = {}
 
     def run(self, gamma: float) -> SearchResult:
@@ -220,18 +227,17 @@ class MaskSearch:
         if self.rules.phase_a == "every_step":
             measured = {index: self._measure(index) for index in range(last + 1)}
             return self._curve(measured)
-        nearest = [int(np.abs(self.percent - p).argmin()) for p in COARSE_PERCENT]
+        nearest = [self._step_near(percent) for percent in COARSE_PERCENT]
         measured = {index: self._measure(index) for index in sorted(set(nearest))}
         curve = self._curve(measured)
-        single = round(SINGLE_PERCENT / self.rules.percent_step)
         for _ in range(MOST_LOOKS if gamma is not None else 0):
             knee = first_above(curve.fit.slope, gamma or np.inf)
             if knee is None:
                 break
             # The slope at the knee rests on the fit, or on the differences round it.
-            reach = (0, 0) if curve.fit.fitted is not None else (3, 2)
+            reach = (1, 1) if curve.fit.fitted is not None else (3, 2)
             window = range(max(knee - reach[0], 0), min(knee + reach[1], last) + 1)
-            near = {index: self._measure(index, single) for index in window}
+            near = {index: self._measure(index, SETTLED) for index in window}
             if near.items() <= measured.items():
                 break
             measured |= near
@@ -246,11 +252,16 @@ class MaskSearch:
         # At 100 percent the mask is empty: a curve that is steep only there has no knee.
         return None if step == len(self.percent) - 1 else step
 
+    def _step_near(self, percent: float) -> int:
+        return int(np.abs(self.percent - percent).argmin())
+
     def _curve(self, measured: dict[int, float]) -> ThresholdCurve:
         from scipy.interpolate import PchipInterpolator
 
         known = sorted(measured)
         values = np.array([measured[index] for index in known])
+        if self.rules.phase_a == "coarse_to_fine":
+            values = _steadied(known, values, below=self._step_near(STEADIED_BELOW))
         threshold = np.empty(len(self.percent))
         if len(known) == len(self.percent):
             threshold[:] = values
@@ -268,37 +279,47 @@ class MaskSearch:
         )
         return ThresholdCurve(self.percent, threshold, np.isin(range(len(threshold)), known), fit)
 
-    def _measure(self, index: int, single: int = 0) -> float:
+    def _measure(self, index: int, settled: int = 0) -> float:
         """Give the threshold of one step, from errors under the mask of the step before.
 
-        At least `single` steps of one percent lead to it, as all steps would in full.
+        Those errors have settled for at least so many reconstructions.
         """
         before = index - 1
-        self._step_to(before, single)
+        self._step_to(before, settled)
         errors = self._errors_after[before]
         threshold = self._threshold(errors, float(self.percent[index]))
         if self.rules.shrinking_start_mask == "best_threshold_mask":
             self._masks[index] = errors > threshold
         return threshold
 
-    def _step_to(self, last: int, single: int) -> None:
+    def _step_to(self, last: int, settled: int) -> None:
         """Find the errors when `percent[last]` has left the mask."""
-        if self._single_steps.get(last, -1) >= single:
+        if self._settled.get(last, -1) >= settled:
             return
-        known = self._single_steps
-        at = max(k for k in known if k < last and known[k] + last - k >= single)
-        errors, steps = self._errors_after[at], known[at]
+        known = self._settled
+        at = max(k for k in known if k < last and known[k] + last - k >= settled)
+        errors = self._errors_after[at]
         while at < last:
-            following = at + 1 if single else last
-            steps = steps + 1 if following == at + 1 else 0
+            way = self.percent[last] - (self.percent[at] if at >= 0 else 0.0)
+            far = way > LEAP_PERCENT and last > at + 1
+            following = at + 1 if settled and not far else last
+            errors = self._reconstructed(errors, following)
+            if far:
+                # Seen from afar, wrong voxels leave the mask: their errors are judged once more.
+                errors = self._reconstructed(errors, following)
+            single = following == at + 1
+            known[following] = SETTLED if far else (known[at] + 1 if single else 0)
+            self._errors_after[following] = errors
             at = following
-            hidden = errors > self._threshold(errors, float(self.percent[at]))
-            errors = self._errors(self._restored(self._volume(hidden)))
-            self._errors_after[at], self._single_steps[at] = errors, steps
         if self.rules.phase_a == "every_step":
             # Earlier errors are large and are not needed again.
             self._errors_after = {last: errors}
-            self._single_steps = {last: steps}
+            self._settled = {last: known[last]}
+
+    def _reconstructed(self, errors: Tensor, index: int) -> Tensor:
+        """Hide what these errors leave at `percent[index]`, and give the errors that follow."""
+        hidden = errors > self._threshold(errors, float(self.percent[index]))
+        return self._errors(self._restored(self._volume(hidden)))
 
     def _refine(self, mask: Tensor, threshold: float) -> tuple[Tensor, Tensor, int]:
         """Phase B: shrink the mask to "error above the threshold" until it stays.
@@ -343,6 +364,32 @@ class MaskSearch:
         volume = torch.zeros_like(self.brain).flatten()
         volume[self._places] = inside
         return volume.reshape(self.brain.shape)
+
+
+def _steadied(known: list[int], values: FloatArray, below: int) -> FloatArray:
+    """Take out the swing of single steps that follow a leap: one too low, the next too high.
+
+    Parameters
+    ----------
+    known
+        Steps of the curve that were measured, rising.
+    values
+        `(len(known),)`, their thresholds.
+    below
+        Steps from here on stay as they are.
+
+    Returns
+    -------
+    numpy.ndarray
+        `(len(known),)`; a step between two measured neighbours has the geometric mean of itself
+        (half) and of them (a quarter each).
+    """
+    steadied = values.copy()
+    for i in range(1, len(known) - 1):
+        if known[i] < below and known[i - 1] == known[i] - 1 and known[i + 1] == known[i] + 1:
+            before, here, after = values[i - 1 : i + 2]
+            steadied[i] = here**0.5 * (before * after) ** 0.25
+    return steadied
 
 
 def curve_details(result: SearchResult, gamma: float, unit: str) -> dict[str, Any]:
