@@ -2,8 +2,9 @@
 
 `mask_refinement --preset artefacts` learns on healthy simulated brains. A test scan and its
 falsified copy are compared for each artefact and severity, the brain mask staying that of the clean
-scan. Two controls stand beside it: the voxel-wise z-score, and the energy of the high-frequency
-image, which needs no training at all.
+scan. Three controls stand beside it: the voxel-wise z-score; the energy of the high-frequency
+image, which needs no training at all; and the distance of the scan's own spectrum from healthy
+ones, which is `deviation` without the network's residual.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ from atypia.cohort.simulated import write_simulated
 from atypia.detectors.base import Detector
 from atypia.detectors.model_folder import load_baselines
 from atypia.evaluation.subject import auroc, bootstrap_interval
+from atypia.preprocessing import Prepared
 from atypia.registry import detector_class
 from atypia.runs.fitting import fit_model
 from atypia.scoring.frequency import REFERENCE_WAVELENGTH_MM, high_pass
+from atypia.scoring.spectrum import Features, UsualSpectrum, spectrum_of
 from atypia.simulation import ARTEFACTS, SimulationSettings
 
 SEED = 0
@@ -38,7 +41,7 @@ QUICK = ("gaussian_noise", "middle_chunk")
 
 
 def run(quick: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Train, then score clean and falsified scans; the quick run is 6 mm and four artefacts."""
+    """Train, then score clean and falsified scans; the quick run is 6 mm and two artefacts."""
     started = time.monotonic()
     folder = OUTPUT / ("quick" if quick else "full")
     spacing = 6.0 if quick else 3.0
@@ -65,7 +68,9 @@ def run(quick: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     detector = fit_model(METHOD, settings, train, model, cache=folder / "prepared")
     trained = time.monotonic() - started
     zscore = load_baselines(model)["zscore"]
-    clean = _scores(detector, zscore, test, search=True)
+    spectra = [_own_spectrum(detector._prepared(scan, None)[1]) for scan in train]
+    usual = UsualSpectrum.learn(np.array(spectra))
+    clean = _scores(detector, zscore, usual, test, search=True)
     names = QUICK if quick else tuple(ARTEFACTS)
     severities = SEVERITIES[-1:] if quick else SEVERITIES
     rows = []
@@ -73,7 +78,8 @@ def run(quick: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         for severity in severities:
             falsified = with_artefact(test, name, severity, SEED)
             # The search takes most of the time; its mask is looked at for the gross ones only.
-            scores = _scores(detector, zscore, falsified, search=severity == SEVERITIES[-1])
+            search = severity == SEVERITIES[-1]
+            scores = _scores(detector, zscore, usual, falsified, search)
             rows.append({"artefact": name, "severity": severity} | _row(clean, scores))
     highest = {
         row["artefact"]: row["deviation"] for row in rows if row["severity"] == SEVERITIES[-1]
@@ -92,7 +98,7 @@ def run(quick: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 
 
 def _scores(
-    detector: Detector, zscore: Detector, cohort: Cohort, search: bool
+    detector: Detector, zscore: Detector, usual: UsualSpectrum, cohort: Cohort, search: bool
 ) -> dict[str, list[float]]:
     """Every subject-level score of every scan, of the method and of the controls."""
     found: dict[str, list[float]] = {}
@@ -105,9 +111,15 @@ def _scores(
         image = torch.from_numpy(np.array(prepared.image.data))
         fine = high_pass(image, prepared.image.spacing_mm, REFERENCE_WAVELENGTH_MM).numpy()
         scores["fine_energy"] = float(np.square(fine[prepared.brain.data]).mean())
+        scores["spectrum"] = usual.distance(_own_spectrum(prepared))
         for name, value in scores.items():
             found.setdefault(name, []).append(value)
     return found
+
+
+def _own_spectrum(prepared: Prepared) -> Features:
+    image, brain = prepared.image, prepared.brain.data
+    return spectrum_of(image.data, brain, image.spacing_mm, None)
 
 
 def _row(clean: Mapping[str, list[float]], falsified: Mapping[str, list[float]]) -> dict[str, Any]:
@@ -122,7 +134,8 @@ def _row(clean: Mapping[str, list[float]], falsified: Mapping[str, list[float]])
     return row
 
 
-SHOWN = ("deviation", "mean_error", "fine_error", "final_mask_share", "zscore_mean", "fine_energy")
+CONTROLS = ("spectrum", "zscore_mean", "fine_energy")
+SHOWN = ("deviation", "mean_error", "fine_error", "final_mask_share", *CONTROLS)
 
 
 def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,6 +146,6 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
             cells[name] = "-"
             continue
         low, high = row[f"{name}_interval"]
-        star = " *" if name in ("zscore_mean", "fine_energy") else ""
+        star = " *" if name in CONTROLS else ""
         cells[name + star] = f"{row[name]:.2f} [{low:.2f}, {high:.2f}]"
     return cells

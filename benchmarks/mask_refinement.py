@@ -162,6 +162,7 @@ def steps(folder: str, size: int) -> None:
 def ours(folder: str, size: int, source: str) -> None:
     """Search with the package's detector."""
     from atypia.preprocessing import Prepared
+    from atypia.scoring.spectrum import UsualSpectrum
     from atypia.volume import Volume
 
     with np.load(_prepare(folder, size, source)) as file:
@@ -172,7 +173,7 @@ def ours(folder: str, size: int, source: str) -> None:
     _fill(detector.network_, folder)
     detector.prior_ = np.zeros((1, 1, 1), np.float32)
     detector.gamma_ = GAMMA
-    detector.usual_errors_ = np.array([[0.0, 0.0], [1.0, 1.0]])
+    detector._keep_spectrum(UsualSpectrum.learn(np.zeros((1, 15))))
     started = _start()
     found = detector._score(Prepared(image, brain, brain, ()))
     assert found.mask is not None

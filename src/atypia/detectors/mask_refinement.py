@@ -38,6 +38,7 @@ from atypia.preprocessing import Prepared
 from atypia.scoring.frequency import REFERENCE_WAVELENGTH_MM, high_pass, high_pass_by_index
 from atypia.scoring.residual import Sign, signed
 from atypia.scoring.restorations import RestorationRules
+from atypia.scoring.spectrum import Features, UsualSpectrum, spectrum_of
 from atypia.scoring.spread import healthy_spread
 from atypia.training import TrainingSettings, train
 from atypia.training.augmentation import Augmentation, augment
@@ -69,11 +70,6 @@ REFERENCE_RULES = {
     "crop_mm": None,
 }
 """What the reference's code does, bugs apart."""
-ERRORS = ("mean_error", "fine_error")
-"""Errors whose usual size is learnt from healthy scans; `deviation` is the larger absolute z-score:
-an artefact that drowns the contrast makes errors smaller, which is as unusual."""
-LEAST_HELD_OUT = 5
-"""With fewer held-out scans their usual errors are learnt from all training scans."""
 TINY = 1e-12
 
 
@@ -188,7 +184,9 @@ class MaskRefinement(Detector):
     prior_: Array
     gamma_: float
     spread_: Array
-    usual_errors_: Array
+    spectrum_centre_: Array
+    spectrum_spread_: Array
+    spectrum_correlation_: Array
 
     def _build(self) -> None:
         settings = self.settings
@@ -227,11 +225,14 @@ class MaskRefinement(Detector):
             brain = training.common_brain()
             self.spread_ = healthy_spread(residuals, brain, settings.floor)
         self.gamma_ = settings.gamma or self._calibrated_gamma(held_out or learning)
-        self.usual_errors_ = np.array([[0.0, 0.0], [1.0, 1.0]])
-        healthy = held_out if len(held_out) >= LEAST_HELD_OUT else training.scans
-        scores = [self._score_alone(scan).scores for scan in healthy]
-        logs = np.log([[of_scan[name] for name in ERRORS] for of_scan in scores])
-        self.usual_errors_ = np.array([logs.mean(axis=0), logs.std(axis=0) + 0.01])
+        spectra = [
+            _spectrum(scan, _Reconstruction(self, scan).residual()) for scan in training.scans
+        ]
+        self._keep_spectrum(UsualSpectrum.learn(np.array(spectra)))
+
+    def _keep_spectrum(self, usual: UsualSpectrum) -> None:
+        self.spectrum_centre_, self.spectrum_spread_ = usual.centre, usual.spread
+        self.spectrum_correlation_ = usual.correlation
 
     # -- learning ---------------------------------------------------------------------------
 
@@ -382,12 +383,14 @@ class MaskRefinement(Detector):
         brain = prepared.brain.data
         residual = reconstruction.on_grid(reconstruction.image - restored)
         fine_error = self._fine_error(residual, prepared)
+        usual = UsualSpectrum(
+            self.spectrum_centre_, self.spectrum_spread_, self.spectrum_correlation_
+        )
+        deviation = usual.distance(_spectrum(prepared, residual))
         if self.settings.normalise:
             residual = residual / self.spread_
         mean_error = float(np.square(residual[brain], dtype=np.float64).mean())
         errors = {"mean_error": max(mean_error, TINY), "fine_error": max(fine_error, TINY)}
-        logs = np.log([errors[name] for name in ERRORS])
-        usual, spread = self.usual_errors_
         score = signed(residual, self.settings.sign)
         if self.settings.restorations > 1:
             stack = self.restorations(reconstruction)
@@ -396,7 +399,7 @@ class MaskRefinement(Detector):
             score=score,
             restoration=reconstruction.on_grid(restored),
             mask=mask,
-            scores={**errors, "deviation": float(np.abs((logs - usual) / spread).max())},
+            scores={**errors, "deviation": deviation},
             details=details or {},
         )
 
@@ -483,6 +486,11 @@ class _Reconstruction:
         grid = np.zeros(self.prepared.image.shape, dtype=values[:0].cpu().numpy().dtype)
         grid[self.box[2:]] = values[0, 0].cpu().numpy()
         return grid
+
+
+def _spectrum(prepared: Prepared, residual: Array) -> Features:
+    image, brain = prepared.image, prepared.brain.data
+    return spectrum_of(image.data, brain, image.spacing_mm, residual)
 
 
 def _corrupted(clean: Tensor, corruption: Tensor, brain: Tensor) -> tuple[Tensor, Tensor]:
