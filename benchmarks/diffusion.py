@@ -4,7 +4,8 @@ The plain way is float32 in the usual order of memory: all slices of the scan as
 encoder asked again for each sample. Ours asks the encoder once, embeds each time once, and goes
 through the slices in smaller batches with channels last. `bare_ratio` compares ours with nothing
 but the network's forwards on the same batches. Both use one thread and the same random weights
-(what a forward costs does not depend on them). The full run has the reference's network.
+(what a forward costs does not depend on them). `noise_share` is what simplex noise takes of a
+training step. The full run has the reference's network.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from benchmarks import timing
 from benchmarks.tables import table
 
 SEED = 0
-BARE_ASKED, STEP_ASKED = 1.15, 3.0
+BARE_ASKED, STEP_ASKED, NOISE_ASKED = 1.15, 3.0, 0.05
 FULL = {"preset": "mahalanobis", "side": 96, "slices": 8, "samples": 10, "batch": 4}
 QUICK = {"preset": "small", "side": 64, "slices": 8, "samples": 4, "batch": 8}
 
@@ -40,6 +41,7 @@ def run(quick: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         "ours_mb": ours["own_mb"],
         "plain_step_cpu_s": steps["plain_cpu_s"],
         "ours_step_cpu_s": steps["ours_cpu_s"],
+        "noise_cpu_s": steps["noise_cpu_s"],
     }
     print(table([row]) + "\n")
     figures = {
@@ -47,11 +49,16 @@ def run(quick: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         "memory_ratio": plain["own_mb"] / ours["own_mb"],
         "bare_ratio": ours["cpu_s"] / bare["cpu_s"],
         "training_step_ratio": steps["plain_cpu_s"] / steps["ours_cpu_s"],
-        "asked": {"bare_ratio": BARE_ASKED, "training_step_ratio": STEP_ASKED},
+        "noise_share": steps["noise_cpu_s"] / steps["ours_cpu_s"],
+        "asked": {
+            "bare_ratio": BARE_ASKED,
+            "training_step_ratio": STEP_ASKED,
+            "noise_share": NOISE_ASKED,
+        },
         "size": size,
         "row": row,
     }
-    return [{k: v for k, v in figures.items() if k.endswith("ratio")}], figures
+    return [{k: v for k, v in figures.items() if k.endswith(("ratio", "share"))}], figures
 
 
 def _child(task: str, size: dict[str, Any]) -> dict[str, Any]:
@@ -125,9 +132,10 @@ def plain(size: dict[str, Any]) -> None:
 
 
 def steps(size: dict[str, Any]) -> None:
-    """Time a training step, both ways."""
+    """Time a training step, both ways, and drawing its simplex noise."""
     import torch
 
+    from atypia.diffusion.noise import draw_noise
     from atypia.training.loop import seeded
 
     clean = torch.rand(size["batch"], 1, size["side"], size["side"])
@@ -146,6 +154,10 @@ def steps(size: dict[str, Any]) -> None:
 
         step()
         found[f"{name}_cpu_s"] = min(timing.cpu_seconds(step)[0] for _ in range(2))
+    shape = (size["batch"], 1, size["side"], size["side"])
+    draw_noise("simplex", shape, seeded(SEED))
+    draws = [timing.cpu_seconds(lambda: draw_noise("simplex", shape, seeded(SEED))) for _ in "123"]
+    found["noise_cpu_s"] = min(cpu_s for cpu_s, _ in draws)
     print(json.dumps(found))
 
 

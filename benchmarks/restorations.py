@@ -3,7 +3,8 @@
 A small conditioned diffusion model learns on healthy simulated brains at 3 mm. Tumours and strokes
 in further ones are restored from two times with several noise fields; the same restorations are
 scored in every way that `atypia.scoring.restorations` knows, beside the baselines. The first scan
-of each lesion is drawn to `restorations.png`.
+of each lesion is drawn to `restorations.png`. The default rules were chosen on other scans (seeds
+20000 to 20007 and 21000 to 21007) than those that are tested here.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from atypia.cohort.simulated import write_simulated
+from atypia.cohort.simulated import simulated_cohort, write_simulated
 from atypia.detectors.diffusion import Diffusion, DiffusionSettings
 from atypia.detectors.model_folder import load_baselines
 from atypia.detectors.prediction import Finding
@@ -49,8 +50,8 @@ MAHALANOBIS: dict[str, dict[str, Any]] = {
     "Mahalanobis, Ledoit-Wolf": {"covariance": "ledoit_wolf", "ridge": 0.0},
     "Mahalanobis, oracle approximating shrinkage": {"covariance": "oas", "ridge": 0.0},
     "Mahalanobis, patch 3x3": {"covariance": "patch", "ridge": 0.01},
-    "Mahalanobis, diagonal (atypia)": dict(RestorationRules.presets["atypia"]),
-    "Mahalanobis, diagonal + healthy residuals": {"covariance": "diagonal", "ridge": 0.0025},
+    "Mahalanobis, diagonal": {"covariance": "diagonal", "ridge": 0.0025},
+    "Mahalanobis, diagonal + healthy residuals (atypia)": dict(RestorationRules.presets["atypia"]),
     "Mahalanobis, low rank + diagonal, healthy residuals": {
         "covariance": "low_rank_diagonal",
         "ridge": 0.0025,
@@ -73,7 +74,7 @@ def run(quick: bool, progress: Progress = silent) -> tuple[list[dict[str, Any]],
     plans = {
         "train": [(healthy, range(4 if quick else 40))],
         "test": [
-            (healthy.but(lesion=lesion), range(20_000 + 1000 * i, 20_000 + 1000 * i + each))
+            (healthy.but(lesion=lesion), range(30_000 + 1000 * i, 30_000 + 1000 * i + each))
             for i, lesion in enumerate(LESIONS)
         ],
     }
@@ -116,7 +117,11 @@ def run(quick: bool, progress: Progress = silent) -> tuple[list[dict[str, Any]],
             )
             if len(found[scan.condition, name]) == 1 and finding.details:
                 shown = [_native(detector, prepared, data) for data in finding.details.values()]
-                pictures.append((scan.condition, [*shown, score_map], lesion.data))
+                twin = simulated_cohort(healthy, [int(scan.subject.removeprefix("sim-"))])[0]
+                _, prepared_twin = detector._prepared(twin, None)
+                normal = _native(detector, prepared_twin, detector._unit(prepared_twin))
+                volumes = [shown[0], normal, *shown[1:], score_map]
+                pictures.append((scan.condition, volumes, lesion.data))
         for name, baseline in load_baselines(model).items():
             score_map = baseline.score_map(scan).data
             found.setdefault((scan.condition, f"{name} *"), []).append(
@@ -188,23 +193,25 @@ def _row(name: str, found: dict[tuple[str, str], list[float]]) -> dict[str, Any]
 
 
 def _draw(pictures: list[Any], path: Path) -> None:
-    """Draw scan, mean restoration, spread and score in the slice with the most lesion."""
+    """Draw scan, its healthy twin, mean restoration, spread and score where most lesion is."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    titles = ("scan", "mean restoration", "spread of restorations", "score (diagonal)")
-    size = (8, 2.4 * len(pictures))
-    figure, axes = pyplot.subplots(len(pictures), 4, figsize=size, squeeze=False)
+    titles = ("scan", "same brain, healthy", "mean restoration", "spread", "score")
+    size = (8.5, 2.2 * len(pictures))
+    figure, axes = pyplot.subplots(len(pictures), 5, figsize=size, squeeze=False)
     for row, (condition, volumes, lesion) in zip(axes, pictures, strict=True):
         place = int(lesion.sum((0, 1)).argmax())
-        tops = (1.2, 1.2, *(float(np.quantile(volume, 0.999)) for volume in volumes[2:]))
-        for axis, title, volume, top in zip(row, titles, volumes, tops, strict=True):
+        tops = (1.2, 1.2, 1.2, *(float(np.quantile(volume, 0.999)) for volume in volumes[3:]))
+        for axis, volume, top in zip(row, volumes, tops, strict=True):
             axis.imshow(volume[..., place].T, cmap="gray", origin="lower", vmin=0, vmax=top)
             axis.contour(lesion[..., place].T, [0.5], colors="tab:blue", linewidths=0.8)
-            axis.set(xticks=[], yticks=[], title=title if row is axes[0] else None)
+            axis.set(xticks=[], yticks=[])
         row[0].set_ylabel(condition)
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, fontsize=9)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     pyplot.close(figure)

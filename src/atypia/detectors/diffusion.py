@@ -78,6 +78,7 @@ REFERENCE: dict[str, Any] = {
     "least_brain": 0.0,
     "flip_share": 0.0,
     "median_size": 1,
+    "healthy_residuals": 0,
     "training": {
         "epochs": 1200,
         "batch_size": 32,
@@ -97,6 +98,7 @@ TINY = {
     "encoder_width": 4,
     "context": 16,
     "samples": 2,
+    "healthy_residuals": 1,
     "training": {"steps": 60, "batch_size": 4, "learning_rate": 3e-3, "validate_every": 30},
 }
 
@@ -194,7 +196,7 @@ class DiffusionSettings(DetectorSettings):
     """Fresh noise in each of these steps: 0 for none, 1 for as much as DDPM adds."""
     rules: RestorationRules = RestorationRules()
     """How restorations become scores."""
-    healthy_residuals: int = Field(0, ge=0)
+    healthy_residuals: int = Field(6, ge=0)
     """How many training scans are restored after training to learn each voxel's usual squared
     residual, for the covariances that take a noise variance; 0 for none."""
     slices_at_once: int = Field(16, ge=1)
