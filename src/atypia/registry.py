@@ -61,6 +61,11 @@ METHODS: dict[str, Method] = {
         "Diffusion on slices, scored over many restorations (cDDPM, pDDPM, Mahalanobis)",
         aliases=("cddpm",),
     ),
+    "implicit_field": Method(
+        "atypia.detectors.implicit_field:ImplicitField",
+        "Implicit field: a decoder of positions, a code fitted to each scan (IFL)",
+        aliases=("ifl",),
+    ),
 }
 
 

@@ -10,6 +10,7 @@ from torch.nn import functional
 from atypia.networks.layers import (
     DoublingConvolution,
     Dropout,
+    FewOutputsConvolution,
     PReLU,
     doubling_kernel,
     few_outputs,
@@ -37,8 +38,29 @@ def test_doubling_and_convolving_is_one_transposed_convolution(size: int) -> Non
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("outputs", [1, 2])
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last_3d])
+def test_few_outputs_have_the_standard_gradients(outputs: int, memory: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    layer = FewOutputsConvolution(6, outputs, 3, padding=1)
+    x = torch.randn(2, 6, 5, 7, 4).contiguous(memory_format=memory).requires_grad_()
+    expected = functional.conv3d(x, layer.weight, layer.bias, padding=1)
+    found = layer(x)
+    assert "FewOutputs" in type(found.grad_fn).__name__
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    weights = torch.randn_like(expected)
+    parameters = (x, layer.weight, layer.bias)
+    wanted = torch.autograd.grad((expected * weights).sum(), parameters)
+    got = torch.autograd.grad((found * weights).sum(), parameters)
+    for one, other in zip(got, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), expected)
+
+
 @pytest.mark.parametrize("slope", [0.25, -0.3, 1.0, 0.0])
-def test_prelu_has_the_standard_gradients(slope: float) -> None:
+@pytest.mark.parametrize("result", [False, True], ids=["of a leaf", "of a result, in place"])
+def test_prelu_has_the_standard_gradients(slope: float, result: bool) -> None:
     ours, standard = PReLU().double(), nn.PReLU().double()
     for layer in (ours, standard):
         nn.init.constant_(layer.weight, slope)
@@ -46,7 +68,7 @@ def test_prelu_has_the_standard_gradients(slope: float) -> None:
     gradients = []
     for layer in (ours, standard):
         leaf = x.clone().requires_grad_()
-        answer = layer(leaf)
+        answer = layer(leaf * 1 if result else leaf)
         (answer * torch.arange(answer.numel()).reshape(answer.shape)).sum().backward()
         gradients.append((answer.detach(), leaf.grad, layer.weight.grad))
     for one, other in zip(*gradients, strict=True):

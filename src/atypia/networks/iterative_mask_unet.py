@@ -20,6 +20,7 @@ from atypia.networks.layers import (
     Convolution,
     DoublingConvolution,
     Dropout,
+    FewOutputsConvolution,
     PReLU,
     doubling_kernel,
     few_outputs,
@@ -115,7 +116,7 @@ class IterativeMaskUNet(nn.Module):
                 arriving = channels[level - 1]
                 self.outs.append(Unit(both, arriving, dropout))
             else:
-                self.outs.append(Convolution(both, outputs, 3, padding=1))
+                self.outs.append(FewOutputsConvolution(both, outputs, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(B, inputs, X, Y, Z)` to `(B, outputs, X, Y, Z)`."""

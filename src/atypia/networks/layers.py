@@ -8,6 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+LEAST_SLOPE = 1e-3
+"""Nearer to 0 or to 1 than this a PReLU's gradient is computed in the plain way."""
+
 
 class Convolution(nn.Conv3d):
     """A 3D convolution that does not fall into torch's slow path for one small scan on a CPU.
@@ -25,6 +28,74 @@ class Convolution(nn.Conv3d):
         return torch.mkldnn_convolution(
             x, self.weight, self.bias, padding, self.stride, self.dilation, self.groups
         )
+
+
+class FewOutputsConvolution(Convolution):
+    """A 3x3x3 convolution with padding 1 whose training is cheap for one or two outputs on a CPU.
+
+    oneDNN computes sixteen output channels at a time, whether they are wanted or not. Here the 27
+    taps are the rows of one matrix product, in the forward and in the backward pass.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(B, C_in, X, Y, Z)` to `(B, C_out, X, Y, Z)`."""
+        if self.out_channels > 2 or not torch.is_grad_enabled() or not onednn_by_name(x):
+            return super().forward(x)
+        assert self.bias is not None
+        out: Tensor = _FewOutputs.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
+        return out
+
+
+class _FewOutputs(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        context.save_for_backward(x, weight)
+        outputs, channels = weight.shape[:2]
+        taps = weight.permute(0, 2, 3, 4, 1).reshape(-1, channels)
+        answer = x.new_zeros((len(x), outputs, *x.shape[2:]))
+        for one, out in zip(x, answer, strict=True):
+            planes = (taps @ _columns(one)).reshape(outputs, 27, *x.shape[2:])
+            for place, (there, here) in enumerate(_shifts()):
+                out[(slice(None), *here)] += planes[(slice(None), place, *there)]
+        return answer + bias[:, None, None, None]
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        (gradient,) = gradients
+        x, weight = context.saved_tensors
+        outputs, channels = weight.shape[:2]
+        taps = weight.permute(0, 2, 3, 4, 1).reshape(-1, channels)
+        by_x, by_taps = torch.empty_like(x), torch.zeros_like(taps)
+        planes = gradient.new_zeros((outputs, 27, *x.shape[2:]))
+        for one, out, into in zip(x, gradient, by_x, strict=True):
+            for place, (there, here) in enumerate(_shifts()):
+                planes[(slice(None), place, *there)] = out[(slice(None), *here)]
+            rows = planes.reshape(outputs * 27, -1)
+            by_taps += rows @ _columns(one).T
+            flat = into.permute(1, 2, 3, 0)
+            if flat.is_contiguous():
+                torch.mm(rows.T, taps, out=flat.view(-1, channels))
+            else:
+                flat.copy_((rows.T @ taps).view_as(flat))
+        by_weight = by_taps.reshape(outputs, 3, 3, 3, channels).permute(0, 4, 1, 2, 3)
+        return by_x, by_weight, gradient.sum((0, 2, 3, 4))
+
+
+def _columns(one: Tensor) -> Tensor:
+    """Lay `(C, X, Y, Z)` out as `(C, X Y Z)`; with channels last nothing is copied."""
+    return one.permute(1, 2, 3, 0).reshape(-1, len(one)).T
+
+
+def _shifts() -> list[tuple[Any, Any]]:
+    """Give for each of the 27 taps where it reads, and where its answer goes."""
+    reads = (slice(None, -1), slice(None), slice(1, None))
+    return [
+        (
+            [reads[place // 9], reads[place // 3 % 3], reads[place % 3]],
+            [reads[2 - place // 9], reads[2 - place // 3 % 3], reads[2 - place % 3]],
+        )
+        for place in range(27)
+    ]
 
 
 def onednn_by_name(x: Tensor) -> bool:
@@ -53,6 +124,9 @@ def worth_one_kernel(x: Tensor) -> bool:
 class Dropout(nn.Module):
     """Set values to zero by chance, with an eighth of the random numbers.
 
+    In training it changes its input, which must be the result of a layer that does not look at it
+    again, such as a normalisation: writing a large new map costs more than the arithmetic.
+
     Parameters
     ----------
     probability
@@ -74,11 +148,14 @@ class Dropout(nn.Module):
         # In the memory order of the features, so that nothing is rearranged.
         factor = torch.empty_like(x, requires_grad=False)
         factor.as_strided((x.numel(),), (1,)).copy_(keep).mul_(256 / self.kept)
-        return x * factor
+        return x * factor if x.is_leaf else x.mul_(factor)
 
 
 class PReLU(nn.PReLU):
-    """PReLU with one slope; its gradient by the slope is one sum instead of a map."""
+    """PReLU with one slope; its gradient by the slope is one sum instead of a map.
+
+    With gradients it changes its input, as `Dropout` does.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """Keep what is positive and multiply the rest by the slope."""
@@ -89,20 +166,36 @@ class PReLU(nn.PReLU):
 class _PReLU(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, x: Tensor, slope: Tensor) -> Tensor:
-        context.save_for_backward(x, slope)
-        return functional.leaky_relu(x, float(slope))
+        # Only with a positive slope does the result tell on which side the input was.
+        context.inside = float(slope) > LEAST_SLOPE and not x.is_leaf
+        if context.inside:
+            context.mark_dirty(x)
+            answer = functional.leaky_relu_(x, float(slope))
+        else:
+            answer = functional.leaky_relu(x, float(slope))
+        context.save_for_backward(answer if context.inside else x, slope)
+        return answer
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
         (gradient,) = gradients
-        x, slope = context.saved_tensors
-        by_x = torch.ops.aten.leaky_relu_backward(gradient, x, float(slope), False)
-        if abs(1 - float(slope)) < 1e-3:
-            by_slope = (gradient * x.clamp(max=0)).sum()
+        kept, slope = context.saved_tensors
+        by_x = torch.ops.aten.leaky_relu_backward(gradient, kept, float(slope), context.inside)
+        if abs(1 - float(slope)) < LEAST_SLOPE:
+            by_slope = (gradient * kept.clamp(max=0)).sum()
         else:
             # The gradient where x is negative, without another map: both differ only there.
-            by_slope = ((gradient - by_x) * x).sum() / (1 - float(slope))
+            by_slope = (_dot(gradient, kept) - _dot(by_x, kept)) / (1 - float(slope))
+        if context.inside:
+            by_slope = by_slope / slope
         return by_x, by_slope.reshape(slope.shape)
+
+
+def _dot(first: Tensor, second: Tensor) -> Tensor:
+    """Sum the products of two maps, in the order of memory, so that nothing is written."""
+    order = sorted(range(first.ndim), key=first.stride, reverse=True)
+    flat = [x.permute(order).reshape(-1) for x in (first, second)]
+    return torch.dot(*flat)
 
 
 def doubling_kernel(weight: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ exactly what an unbroken run would have seen.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -43,10 +43,13 @@ class TrainingSettings(Settings):
     batch_size: int = Field(2, ge=1)
     """Scans a step, on each device."""
     learning_rate: float = Field(1e-3, gt=0)
-    schedule: Literal["constant", "cosine", "drop"] = "cosine"
-    """Cosine to a hundredth; or a drop to a tenth after `drop_at` of the steps."""
+    schedule: Literal["constant", "cosine", "drop", "halve"] = "cosine"
+    """Cosine to a hundredth; a drop to a tenth after `drop_at` of the steps; or half as much each
+    time that `halve_every` of the steps has passed."""
     drop_at: float = Field(0.6, gt=0, le=1)
     """Share of the steps after which the learning rate drops (schedule "drop")."""
+    halve_every: float = Field(0.25, gt=0, le=1)
+    """Share of the steps between two halvings of the learning rate (schedule "halve")."""
     warmup_steps: int = Field(20, ge=0)
     """Steps over which the learning rate rises from zero."""
     weight_decay: float = Field(0.0, ge=0)
@@ -90,6 +93,7 @@ def train(
     *,
     seed: int,
     validation: Validation | None = None,
+    rates: Mapping[str, float] | None = None,
     folder: Path | None = None,
     identity: str = "",
     progress: Progress = silent,
@@ -106,6 +110,8 @@ def train(
         Number of training scans.
     validation
         Computes the validation loss; without it the last weights are kept.
+    rates
+        Beginnings of parameters' names, and the multiple of the learning rate that those have.
     folder
         For checkpoint and logs; without it nothing is written and nothing resumes.
     identity
@@ -121,7 +127,7 @@ def train(
     fabric = _fabric(settings)
     started = time.monotonic()
     optimizer = torch.optim.AdamW(
-        network.parameters(),
+        _groups(network, rates or {}),
         lr=settings.learning_rate,
         betas=settings.betas,
         weight_decay=settings.weight_decay,
@@ -138,7 +144,7 @@ def train(
                 break
             rate = _learning_rate(settings, step / steps, step)
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group["factor"]
             value = _step(fabric, trained, optimizer, loss, count, settings, seed, step)
             state.step = step + 1
             last = state.step == steps
@@ -179,6 +185,15 @@ def batch_of(
         order = np.random.default_rng([seed, epoch]).permutation(count)
         chosen.append(int(order[place]))
     return chosen
+
+
+def _groups(network: nn.Module, rates: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Divide the parameters by the multiple of the learning rate that they have."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        factor = next((f for start, f in rates.items() if name.startswith(start)), 1.0)
+        groups.setdefault(factor, []).append(parameter)
+    return [{"params": group, "factor": factor} for factor, group in groups.items()]
 
 
 def _fabric(settings: TrainingSettings) -> Any:
@@ -256,6 +271,8 @@ def _learning_rate(settings: TrainingSettings, share: float, step: int) -> float
     rate = settings.learning_rate * min(1.0, (step + 1) / max(1, settings.warmup_steps))
     if settings.schedule == "cosine":
         return float(rate * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * share))))
+    if settings.schedule == "halve":
+        return float(rate * 0.5 ** int(share / settings.halve_every))
     if settings.schedule == "drop" and share >= settings.drop_at:
         return rate * 0.1
     return rate
