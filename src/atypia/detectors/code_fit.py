@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
+import pydantic
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -46,6 +47,12 @@ class CodeFitRules(Settings):
     first stage on; 0, as published, for none."""
     plateau: float = Field(2e-3, ge=0)
     """A stage ends when the loss has fallen by less than this share over twenty steps; 0: never."""
+
+    @pydantic.model_validator(mode="after")
+    def _stages(self) -> Self:
+        if len(self.fit_steps) != len(self.fit_points) or not self.fit_steps:
+            raise ValueError("fit_steps and fit_points must have one number for each stage")
+        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,14 +172,14 @@ def soft_targets(classes: int, width: float, first_is_apart: bool) -> Tensor:
     near: Tensor = torch.exp(-((ranks[:, None] - ranks) ** 2) / (2 * width**2))
     if first_is_apart:
         near[0, 1:] = near[1:, 0] = 0
-    shares: Tensor = near / near.sum(dim=1, keepdim=True)
-    return shares
+    return near / near.sum(dim=1, keepdim=True)
 
 
 def _start(rules: CodeFitRules, prior: CodePrior, stream: torch.Generator) -> Tensor:
     if rules.fit_start == "mean":
         return prior.mean.clone()
-    return torch.randn(prior.mean.shape, generator=stream) / len(prior.mean) ** 0.5
+    code: Tensor = torch.randn(prior.mean.shape, generator=stream) / len(prior.mean) ** 0.5
+    return code
 
 
 def _loss(

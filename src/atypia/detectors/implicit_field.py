@@ -44,9 +44,12 @@ from atypia.volume import Array, Geometry, Volume
 REFERENCE: dict[str, Any] = {
     "preprocessing": "ifl",
     "width": 512,
+    "depth": 8,
+    "skip": 4,
     "code_length": 256,
     "octaves": 10,
     "dropout": 0.2,
+    "beyond": False,
     "background": "lowest",
     "coordinates": "published",
     "sampled": "cube",
@@ -105,6 +108,9 @@ class ImplicitFieldSettings(CodeFitRules, DetectorSettings):
     classes: int = Field(10, ge=2, le=100)
     """Intensity classes of the brain; k-means of the training scans finds them, unless the
     preprocessing has made classes already (as `ifl` does)."""
+    beyond: bool = True
+    """Two classes more, for what is darker and brighter than the training scans: their centres lie
+    a mean gap beyond the others. Not where the preprocessing has made classes."""
     background: Literal["own", "lowest"] = "own"
     """What lies outside the brain is a class of its own, or (published) the darkest one."""
     coordinates: Literal["millimetres", "published"] = "millimetres"
@@ -194,6 +200,10 @@ class ImplicitField(Detector):
             learner = Quantise(centres=(), count=settings.classes)
             gathered = [learner.gather(State(s.image, s.brain)) for s in training.scans]
             self.centres_ = np.array(learner.learnt(gathered).centres)
+            if settings.beyond:
+                gap = np.diff(self.centres_).mean()
+                lowest, highest = self.centres_[0] - gap, self.centres_[-1] + gap
+                self.centres_ = np.array([lowest, *self.centres_, highest])
         maps = [self._classes(scan) for scan in training.scans]
         region = self._region(np.any([scan.brain.data for scan in training.scans], axis=0))
         points = self.positions(training.grid).reshape(-1, 3)
@@ -256,8 +266,10 @@ class ImplicitField(Detector):
 
     def _class_count(self) -> int:
         planned = self._planned_classes()
-        brain = len(planned.centres) if planned is not None else self.settings.classes
-        return brain + (self.settings.background == "own")
+        own = self.settings.background == "own"
+        if planned is not None:
+            return len(planned.centres) + own
+        return self.settings.classes + 2 * self.settings.beyond + own
 
     def _classes(self, prepared: Prepared) -> Array:
         """Give the class of every voxel, uint8 `(X, Y, Z)`."""
