@@ -19,6 +19,7 @@ from benchmarks.tables import table
 BENCHMARKS = {
     "artefacts": "benchmarks.artefacts",
     "diffusion": "benchmarks.diffusion",
+    "implicit_field": "benchmarks.implicit_field",
     "imports": "benchmarks.imports",
     "lesions": "benchmarks.lesions",
     "mahalanobis": "benchmarks.mahalanobis",
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.name is None:
         for name in BENCHMARKS:
-            print(f"{name:<12} {_description(name)}")
+            print(f"{name:<15} {_description(name)}")
         return 0
     if options.name not in BENCHMARKS:
         known = ", ".join(BENCHMARKS)
