@@ -157,6 +157,12 @@ def test_stages_need_as_many_steps_as_points() -> None:
         ImplicitFieldSettings.make({"fit_steps": (10, 10), "fit_points": (5,)})
 
 
+@pytest.mark.parametrize("values", [{"skip": 6}, {"width": 100}])
+def test_networks_that_cannot_be_are_refused(values: dict) -> None:
+    with pytest.raises(SettingsError, match=next(iter(values))):
+        ImplicitFieldSettings.make(values)
+
+
 # -- the published fit --------------------------------------------------------------------------
 
 PUBLISHED = CodeFitRules(

@@ -19,11 +19,11 @@ STAGES = ((501, 10_000), (101, 50_000))
 
 
 def literal_encoding(point: Tensor, octaves: int) -> Tensor:
-    """Encode one position `(3,)`: for each coordinate all sines, then all cosines."""
+    """Encode one position `(3,)`: the sines of each coordinate, then the cosines of each."""
     numbers = []
-    for coordinate in point:
-        numbers += [torch.sin(2**k * torch.pi * coordinate) for k in range(octaves)]
-        numbers += [torch.cos(2**k * torch.pi * coordinate) for k in range(octaves)]
+    for wave in (torch.sin, torch.cos):
+        for coordinate in point:
+            numbers += [wave(2**k * torch.pi * coordinate) for k in range(octaves)]
     return torch.stack(numbers)
 
 

@@ -21,6 +21,10 @@ COMMANDS = {
     "predict": ("atypia.cli.scoring:predict", "Find anomalies in one scan or a cohort."),
     "evaluate": ("atypia.cli.scoring:evaluate", "Compare with labels, beside the baselines."),
     "report": ("atypia.cli.scoring:report", "Write the HTML page of a results folder."),
+    "import-ifl": (
+        "atypia.cli.importing:import_ifl",
+        "Make a model of an experiment of the public IFL code.",
+    ),
     "methods": ("atypia.cli.info:methods", "List the detectors."),
     "doctor": ("atypia.cli.info:doctor", "Tell what is installed, the devices and the data found."),
     "demo": ("atypia.cli.demo:demo", "Run everything once on simulated brains."),

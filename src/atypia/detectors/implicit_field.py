@@ -15,9 +15,10 @@ and a fit that leaves out what it explains worst.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
+import pydantic
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -163,6 +164,15 @@ class ImplicitFieldSettings(CodeFitRules, DetectorSettings):
         steps=1500, batch_size=4, learning_rate=2e-3, validate_every=1_000_000
     )
     """How decoder and codes are trained."""
+
+    @pydantic.model_validator(mode="after")
+    def _shape(self) -> Self:
+        inputs = self.code_length + 6 * self.octaves
+        if not self.skip < self.depth:
+            raise ValueError(f"skip {self.skip} must be below depth {self.depth}")
+        if self.width <= inputs:
+            raise ValueError(f"width must be above code_length + 6 octaves, which is {inputs}")
+        return self
 
 
 class ImplicitField(Detector):

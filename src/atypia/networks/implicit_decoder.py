@@ -32,11 +32,11 @@ def positional_encoding(points: Tensor, octaves: int) -> Tensor:
     Returns
     -------
     torch.Tensor
-        `(..., 6 L)`: for each coordinate all sines, then all cosines.
+        `(..., 6 L)`: the sines of each coordinate, then the cosines of each.
     """
     frequencies = torch.pi * 2.0 ** torch.arange(octaves, dtype=points.dtype, device=points.device)
     angles = points[..., None] * frequencies
-    return torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(-2)
+    return torch.cat([angles.sin(), angles.cos()], dim=-2).flatten(-2)
 
 
 class ImplicitDecoder(nn.Module):
