@@ -20,6 +20,7 @@ BENCHMARKS = {
     "artefacts": "benchmarks.artefacts",
     "diffusion": "benchmarks.diffusion",
     "implicit_field": "benchmarks.implicit_field",
+    "implicit_field_lesions": "benchmarks.implicit_field_lesions",
     "imports": "benchmarks.imports",
     "lesions": "benchmarks.lesions",
     "mahalanobis": "benchmarks.mahalanobis",
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.name is None:
         for name in BENCHMARKS:
-            print(f"{name:<15} {_description(name)}")
+            print(f"{name:<22} {_description(name)}")
         return 0
     if options.name not in BENCHMARKS:
         known = ", ".join(BENCHMARKS)

@@ -182,3 +182,40 @@ def test_learning_rate_drops_to_a_tenth(tmp_path: Path) -> None:
     rates = [entry["learning_rate"] for entry in read_log(tmp_path / "training.jsonl")]
     assert rates[17] == pytest.approx(0.01)
     assert rates[18] == pytest.approx(0.001)
+
+
+def test_learning_rate_halves_again_and_again(tmp_path: Path) -> None:
+    chosen = settings(schedule="halve", halve_every=0.25, warmup_steps=0, learning_rate=0.08)
+    train(network(), loss, 10, chosen, seed=1, folder=tmp_path)
+    rates = [entry["learning_rate"] for entry in read_log(tmp_path / "training.jsonl")]
+    assert rates == pytest.approx([0.08] * 6 + [0.04] * 6 + [0.02] * 6 + [0.01] * 6)
+
+
+def test_some_parameters_learn_faster(tmp_path: Path) -> None:
+    """Adam's first step is the learning rate, whatever the gradient."""
+    net, before = network(), network().state_dict()
+    chosen = settings(steps=1, warmup_steps=0, schedule="constant", learning_rate=1e-3)
+    train(net, loss, 10, chosen, seed=1, rates={"0.": 3.0})
+    moved = {k: float((v - before[k]).abs().max()) for k, v in net.state_dict().items()}
+    assert moved["0.weight"] == pytest.approx(3e-3, rel=1e-2)
+    assert moved["2.weight"] == pytest.approx(1e-3, rel=1e-2)
+
+
+@pytest.mark.parametrize("stop_at", [7, 12])
+def test_faster_parameters_resume_as_well(tmp_path: Path, stop_at: int) -> None:
+    class StoppedError(Exception):
+        pass
+
+    def stop(what: str, done: int, total: int, note: str) -> None:
+        if done == stop_at:
+            raise StoppedError
+
+    unbroken, broken = network(), network()
+    rates = {"2.": 2.0}
+    train(unbroken, loss, 10, settings(), seed=1, rates=rates)
+    with pytest.raises(StoppedError):
+        train(broken, loss, 10, settings(), seed=1, rates=rates, folder=tmp_path, progress=stop)
+    again = network()
+    train(again, loss, 10, settings(), seed=1, rates=rates, folder=tmp_path)
+    for name, value in unbroken.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
