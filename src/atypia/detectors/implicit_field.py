@@ -3,13 +3,14 @@
 Source: IFL (Naval Marimont and Tarroni 2021, arXiv 2106.05214). Healthy scans become maps of
 intensity classes. A decoder learns, with a code for each training subject, how likely each class is
 at each position (`atypia.networks.implicit_decoder`). For a new scan only a code is fitted
-(`atypia.detectors.code_fit`), which can explain healthy brains only; the score of a voxel is the
-negative logarithm of the probability of the class that is there.
+(`atypia.detectors.code_fit`), which can explain healthy brains only. As published, the score of a
+voxel is the negative logarithm of the probability of the class that is there.
 
 What differs from the reference by default (each can be set back): one convention of coordinates,
 in millimetres, for training, fit and decoding; voxels are drawn in and round the brain, not from a
 cube that is mostly background; background is a class of its own; a prior on the code at test time,
-and a fit that leaves out what it explains worst.
+and a fit that leaves out what it explains worst; the score is how far the intensity lies from the
+expected one, because classes have an order.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ REFERENCE: dict[str, Any] = {
     "bound_at_test": False,
     "trim_share": 0.0,
     "plateau": 0.0,
+    "score_from": "likelihood",
     "smoothing": "published",
     "least_size": 3,
     "mean_size": 15,
@@ -150,18 +152,21 @@ class ImplicitFieldSettings(CodeFitRules, DetectorSettings):
     """How far round the brain voxels are drawn."""
     points: int = Field(4096, ge=1)
     """Voxels of each scan in a training step."""
-    score_from: Literal["likelihood", "surprise"] = "likelihood"
-    """Negative log likelihood of the observed class; or that minus its expected value, the entropy
-    of the answer: where healthy brains differ, a high one is no surprise."""
+    score_from: Literal["distance", "likelihood", "surprise"] = "distance"
+    """Distance of the intensity from the expected one in standard deviations of the answer, which
+    knows that classes have an order; the negative log likelihood of the observed class, as
+    published; or that minus its expected value, the entropy of the answer."""
+    least_variance: float = Field(0.05, gt=0)
+    """Added to the answer's variance in that distance, squared normalised intensities."""
     smoothing: Literal["brain", "edges", "published", "none"] = "brain"
     """Of the score map: a mean over the brain; one that keeps the scan's edges; the published
     minimum and mean, which fade at the grid's borders."""
     least_size: int = Field(1, ge=1)
     """Edge of the minimum's cube in voxels, odd; published smoothing only."""
-    mean_size: int = Field(3, ge=1)
+    mean_size: int = Field(5, ge=1)
     """Edge of the mean's cube in voxels, odd."""
     training: TrainingSettings = TrainingSettings(
-        steps=1500, batch_size=4, learning_rate=2e-3, validate_every=1_000_000
+        steps=1000, batch_size=4, learning_rate=2e-3, validate_every=1_000_000
     )
     """How decoder and codes are trained."""
 
@@ -393,17 +398,22 @@ class ImplicitField(Detector):
         """
         grid = self._fitted_grid() if grid is None else grid
         chances = np.exp(self.field(code, grid))
-        image = np.where(chances.argmax(axis=1) == 0, 0, self._intensity(chances))
+        image = np.where(chances.argmax(axis=1) == 0, 0, self._intensity(chances)[0])
         return Volume(image.reshape(grid.shape).astype(np.float32), grid.affine)
 
-    def _intensity(self, chances: Array) -> Array:
-        """Give the expected intensity `(voxels,)` of the brain's classes."""
+    def _intensity(self, chances: Array) -> tuple[Array, Array]:
+        """Give mean and variance `(voxels,)` of the intensity, by the chances of brain classes."""
         own = self.settings.background == "own"
         brain = chances[:, 1:] if own else chances
+        brain = brain / np.maximum(brain.sum(axis=1, keepdims=True), 1e-12)
         # A plan that makes classes takes classes back.
         planned = self._planned_classes() is not None
-        values = np.arange(brain.shape[1]) if planned else self.centres_
-        return np.asarray(brain @ values / np.maximum(brain.sum(axis=1), 1e-12))
+        values = np.zeros(brain.shape[1])
+        known = np.arange(len(values)) if planned else self.centres_
+        # k-means finds fewer centres than asked for in scans of few intensities.
+        values[: len(known)] = known
+        mean = brain @ values
+        return np.asarray(mean), np.maximum(brain @ values**2 - mean**2, 0)
 
     def _score(self, prepared: Prepared) -> Finding:
         fitted = self.fit_codes([prepared])
@@ -413,15 +423,22 @@ class ImplicitField(Detector):
         observed = self._classes(prepared)[brain].astype(np.int64)
         surprise = -logarithms[np.arange(len(observed)), observed]
         chances = np.exp(logarithms)
+        expected, variance = self._intensity(chances)
         scores = {"mean_error": float(surprise.mean(dtype=np.float64))}
-        if self.settings.score_from == "surprise":
-            surprise = surprise + (chances * logarithms).sum(axis=1)
+        if self.settings.score_from == "distance":
+            away = np.abs(prepared.image.data[brain] - expected)
+            values = away / np.sqrt(variance + self.settings.least_variance)
+        elif self.settings.score_from == "surprise":
+            values = surprise + (chances * logarithms).sum(axis=1)
+        else:
+            values = surprise
         score = np.zeros(brain.shape, dtype=np.float32)
         restoration = np.zeros(brain.shape, dtype=np.float32)
-        score[brain], restoration[brain] = surprise, self._intensity(chances)
+        score[brain], restoration[brain] = values, expected
         prior = self.prior()
-        away = (fitted.codes[0] - prior.mean) / prior.spread
-        scores["code_distance"] = float(away.square().mean().sqrt())
+        scores["code_distance"] = float(
+            ((fitted.codes[0] - prior.mean) / prior.spread).square().mean().sqrt()
+        )
         return Finding(
             self._smoothed(score, prepared),
             restoration,
