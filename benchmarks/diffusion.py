@@ -27,9 +27,9 @@ QUICK = {"preset": "small", "side": 64, "slices": 8, "samples": 4, "batch": 8}
 def run(quick: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Time both ways in processes of their own; `--quick` has the small network."""
     size = QUICK if quick else FULL
-    plain, ours = (_child(task, size) for task in ("plain", "ours"))
-    bare = _child("bare", size)
-    steps = _child("steps", size)
+    plain, ours = (timing.task(__name__, task, size) for task in ("plain", "ours"))
+    bare = timing.task(__name__, "bare", size)
+    steps = timing.task(__name__, "steps", size)
     row = {
         "network": size["preset"],
         "slices": size["slices"],
@@ -59,19 +59,6 @@ def run(quick: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         "row": row,
     }
     return [{k: v for k, v in figures.items() if k.endswith(("ratio", "share"))}], figures
-
-
-def _child(task: str, size: dict[str, Any]) -> dict[str, Any]:
-    """Run one of the tasks below with one thread in a fresh process."""
-    code = (
-        "import torch; torch.set_num_threads(1)\n"
-        f"from benchmarks.diffusion import TASKS; TASKS['{task}']({size!r})"
-    )
-    done = timing.python("-c", code)
-    if done.error:
-        raise SystemExit(f"{task} failed: {done.error}\n{done.stderr}")
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
 
 
 # -- what the child processes do ------------------------------------------------------------

@@ -52,13 +52,13 @@ def run(quick: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     if quick or not (folder / "trained.json").exists():
         for old in folder.glob("*.json"):
             old.unlink()
-        files.write_json(folder / "trained.json", _child("trained", folder, size))
-    parts = _child("literal_parts", folder, size)
+        files.write_json(folder / "trained.json", timing.task(__name__, "trained", folder, size))
+    parts = timing.task(__name__, "literal_parts", folder, size)
     result = folder / "literal.json"
     if not result.exists():
-        files.write_json(result, _child("literal", folder, size))
+        files.write_json(result, timing.task(__name__, "literal", folder, size))
     literal = json.loads(result.read_text(encoding="utf-8"))
-    ours = _child("ours", folder, size)
+    ours = timing.task(__name__, "ours", folder, size)
     row = {
         "size": size["size"],
         "literal_fit_cpu_s": parts["fit_s"],
@@ -83,19 +83,6 @@ def run(quick: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         "row": row,
     }
     return [{key: row[key] for key in ("cpu_ratio", "memory_ratio")}], figures
-
-
-def _child(task: str, folder: Path, size: dict[str, Any]) -> dict[str, Any]:
-    """Run one of the tasks below with one thread in a fresh process."""
-    code = (
-        "import torch; torch.set_num_threads(1)\n"
-        f"from benchmarks.implicit_field import TASKS; TASKS['{task}']({str(folder)!r}, {size!r})"
-    )
-    done = timing.python("-c", code)
-    if done.error:
-        raise SystemExit(f"{task} failed: {done.error}\n{done.stderr}")
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
 
 
 # -- what the child processes do ------------------------------------------------------------

@@ -39,7 +39,9 @@ def run(quick: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Score with both; `--quick` is five slices of 80 x 80."""
     OUTPUT.mkdir(parents=True, exist_ok=True)
     size = "quick" if quick else "full"
-    rows = [_child(task, size) for task in ("literal", "ours", "ours_wide")]
+    rows = [
+        timing.task(__name__, task, size, threads=None) for task in ("literal", "ours", "ours_wide")
+    ]
     literal, ours, wide = rows
     maps = {row["method"]: np.load(OUTPUT / f"{size}-{row['method']}.npy") for row in rows[:2]}
     for name, score in maps.items():
@@ -74,16 +76,6 @@ def _error(score: Array, size: str) -> float:
     )
     scale = np.maximum(exact, exact.max() / 1000)
     return float((np.abs(score[:, :, slices] - exact) / scale).max())
-
-
-def _child(task: str, size: str) -> dict[str, Any]:
-    """Run one of the tasks below in a fresh process, so that memory and time are its own."""
-    code = f"from benchmarks.mahalanobis import TASKS; TASKS['{task}']('{size}')"
-    done = timing.python("-c", code)
-    if done.error:
-        raise SystemExit(f"{task} failed: {done.error}\n{done.stderr}")
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
 
 
 # -- what the child processes do ------------------------------------------------------------

@@ -46,7 +46,7 @@ def run(quick: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         for old in folder.glob("*.json"):
             old.unlink()
         _kept(folder / "trained.json", "trained", folder, sizes[0], 2 if quick else 80)
-    steps = _child("steps", folder, sizes[0])
+    steps = timing.task(__name__, "steps", folder, sizes[0])
     rows = []
     for size in sizes:
         for source in ("simulated",) if quick else ("simulated", "real"):
@@ -77,11 +77,11 @@ def run(quick: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 
 
 def _compared(folder: Path, size: int, source: str) -> dict[str, Any]:
-    ours = _child("ours", folder, size, source)
+    ours = timing.task(__name__, "ours", folder, size, source)
     literal = _kept(folder / f"{size}-{source}-literal.json", "literal", folder, size, source)
-    forward_s = _child("literal_forward", folder, size, source)["cpu_s"]
+    forward_s = timing.task(__name__, "literal_forward", folder, size, source)["cpu_s"]
     threads = os.cpu_count() or 1
-    wall_s = _child("ours", folder, size, source, threads=threads)["wall_s"]
+    wall_s = timing.task(__name__, "ours", folder, size, source, threads=threads)["wall_s"]
     masks = [np.load(folder / f"{size}-{source}-{name}.npy") for name in ("ours", "literal")]
     overlap = 2 * int((masks[0] & masks[1]).sum()) / max(int(masks[0].sum() + masks[1].sum()), 1)
     return {
@@ -112,22 +112,8 @@ def _compared(folder: Path, size: int, source: str) -> dict[str, Any]:
 def _kept(place: Path, task: str, *arguments: Any) -> dict[str, Any]:
     """Run a task, or read what it printed when it was run before."""
     if not place.exists():
-        files.write_json(place, _child(task, *arguments))
+        files.write_json(place, timing.task(__name__, task, *arguments))
     found: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
-    return found
-
-
-def _child(task: str, *arguments: Any, threads: int = 1) -> dict[str, Any]:
-    """Run one of the tasks below in a fresh process, so that memory and time are its own."""
-    words = json.dumps([str(a) if isinstance(a, Path) else a for a in arguments])
-    code = (
-        f"import torch; torch.set_num_threads({threads})\n"
-        f"from benchmarks.mask_refinement import TASKS; TASKS['{task}'](*{words})"
-    )
-    done = timing.python("-c", code)
-    if done.error:
-        raise SystemExit(f"{task} {words} failed: {done.error}\n{done.stderr}")
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return found
 
 

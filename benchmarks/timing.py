@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import platform
 import statistics
@@ -73,6 +74,32 @@ def child(command: Sequence[str]) -> Child:
 def python(*arguments: str) -> Child:
     """Run this Python with the arguments."""
     return child([sys.executable, *arguments])
+
+
+def task(module: str, name: str, *arguments: Any, threads: int | None = 1) -> dict[str, Any]:
+    """Run one of a module's `TASKS` in a fresh process, so that memory and time are its own.
+
+    Parameters
+    ----------
+    module
+        The benchmark.
+    name, arguments
+        The task and what it is given; paths arrive as strings.
+    threads
+        Of torch; None leaves them as they are.
+
+    Returns
+    -------
+    dict
+        The JSON object that the task printed last.
+    """
+    words = [str(word) if isinstance(word, Path) else word for word in arguments]
+    few = "" if threads is None else f"import torch; torch.set_num_threads({threads})\n"
+    done = python("-c", f"{few}from {module} import TASKS; TASKS[{name!r}](*{words!r})")
+    if done.error:
+        raise SystemExit(f"{name} {words} failed: {done.error}\n{done.stderr}")
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
 
 
 def cpu_seconds(function: Callable[[], Any]) -> tuple[float, Any]:
