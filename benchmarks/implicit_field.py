@@ -162,9 +162,7 @@ def ours(folder: str, size: dict[str, Any]) -> None:
     before = timing.forget_peak()
     cpu_s, _ = timing.cpu_seconds(score)
     own_mb = timing.memory_mb("VmHWM") - before
-    published = detector.but(
-        score_from="likelihood", smoothing="published", least_size=3, mean_size=15
-    )._score(scan)
+    published = detector.but(score_from="likelihood", mean_mm=15 * 210 / size["size"])._score(scan)
     print(
         json.dumps(
             {

@@ -121,7 +121,7 @@ def test_codes_between_codes_are_brains() -> None:
     "values",
     [
         {"score_from": "surprise", "smoothing": "edges"},
-        {"score_from": "likelihood", "smoothing": "published", "least_size": 3},
+        {"score_from": "likelihood", "smoothing": "brain"},
         {"smoothing": "none"},
     ],
 )

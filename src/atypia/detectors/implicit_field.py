@@ -68,9 +68,9 @@ REFERENCE: dict[str, Any] = {
     "trim_share": 0.0,
     "plateau": 0.0,
     "score_from": "likelihood",
-    "smoothing": "published",
+    "smoothing": "fading",
     "least_size": 3,
-    "mean_size": 15,
+    "mean_mm": 15 * 1.3125,
     "median_size": 1,
     "training": {
         "epochs": 2001,
@@ -156,15 +156,15 @@ class ImplicitFieldSettings(CodeFitRules, DetectorSettings):
     """Distance of the intensity from the expected one in standard deviations of the answer, which
     knows that classes have an order; the negative log likelihood of the observed class, as
     published; or that minus its expected value, the entropy of the answer."""
-    least_variance: float = Field(0.05, gt=0)
-    """Added to the answer's variance in that distance, squared normalised intensities."""
-    smoothing: Literal["brain", "edges", "published", "none"] = "brain"
-    """Of the score map: a mean over the brain; one that keeps the scan's edges; the published
-    minimum and mean, which fade at the grid's borders."""
-    least_size: int = Field(1, ge=1)
-    """Edge of the minimum's cube in voxels, odd; published smoothing only."""
-    mean_size: int = Field(5, ge=1)
-    """Edge of the mean's cube in voxels, odd."""
+    least_variance: float = Field(0.8, gt=0)
+    """Added to the answer's variance in that distance, in mean gaps between classes, squared."""
+    smoothing: Literal["fading", "brain", "edges", "none"] = "fading"
+    """Of the score map: a minimum, which takes thin edges away, and a mean that fades where the
+    brain ends, as published; a mean over the brain; one that keeps the scan's edges."""
+    least_size: int = Field(3, ge=1)
+    """Edge of the minimum's cube in voxels, odd; fading only."""
+    mean_mm: float = Field(15.0, gt=0)
+    """Edge of the mean's cube, rounded to an odd number of voxels."""
     training: TrainingSettings = TrainingSettings(
         steps=1000, batch_size=4, learning_rate=2e-3, validate_every=1_000_000
     )
@@ -427,7 +427,7 @@ class ImplicitField(Detector):
         scores = {"mean_error": float(surprise.mean(dtype=np.float64))}
         if self.settings.score_from == "distance":
             away = np.abs(prepared.image.data[brain] - expected)
-            values = away / np.sqrt(variance + self.settings.least_variance)
+            values = away / np.sqrt(variance + self.settings.least_variance * self._gap() ** 2)
         elif self.settings.score_from == "surprise":
             values = surprise + (chances * logarithms).sum(axis=1)
         else:
@@ -446,14 +446,20 @@ class ImplicitField(Detector):
             details={"fit_steps": len(fitted.losses), "fit_loss": fitted.losses},
         )
 
+    def _gap(self) -> float:
+        """Give the mean gap between classes, in the unit of the prepared image."""
+        return 1.0 if self._planned_classes() is not None else float(np.diff(self.centres_).mean())
+
     def _smoothed(self, score: Array, prepared: Prepared) -> Array:
         settings, brain = self.settings, prepared.brain.data
-        if settings.smoothing == "published":
-            return least_then_mean(score, settings.least_size, settings.mean_size)
+        spacing = min(prepared.image.spacing_mm)
+        size = max(2 * round((settings.mean_mm / spacing - 1) / 2) + 1, 1)
+        if settings.smoothing == "fading":
+            return least_then_mean(score, settings.least_size, size)
         if settings.smoothing == "edges":
-            return guided_in_brain(score, prepared.image.data, brain, settings.mean_size)
+            return guided_in_brain(score, prepared.image.data, brain, size)
         if settings.smoothing == "brain":
-            return mean_in_brain(score, brain, settings.mean_size)
+            return mean_in_brain(score, brain, size)
         return score
 
 
