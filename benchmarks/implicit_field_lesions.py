@@ -55,6 +55,7 @@ def _draw(detector: ImplicitField, path: Path) -> None:
     for row, codes in zip(axes, (between, drawn), strict=True):
         for axis, code in zip(row, codes, strict=True):
             image = detector.brain_of(code).data
+            image = np.where(image == 0, image.min(), image)  # black background
             axis.imshow(image[..., image.shape[2] // 2].T, cmap="gray", origin="lower")
             axis.set(xticks=[], yticks=[])
     for axis, name in zip(axes[0], names, strict=True):
