@@ -5,8 +5,8 @@ and their average precisions stand side by side. The literal procedure (`tests/o
 would take most of an hour: some of its steps are timed, with gradients for all weights as
 published, and multiplied; the code that it ends with is found by the same steps without those
 gradients, which a test shows to be the same code, and with a fifth of the voxels in each. The full
-run is 160^3 with the published network. `--quick` is a small network at 32^3, where the literal code is found by few steps: its
-precisions mean nothing. All with one thread.
+run is 160^3 with the published network. `--quick` is a small network at 32^3, where the literal
+code is found by few steps: its precisions mean nothing. All with one thread.
 """
 
 from __future__ import annotations
