@@ -224,3 +224,34 @@ def test_the_published_score() -> None:
     surprise = -logarithms[np.arange(16**3), classes.ravel()].reshape(16, 16, 16)
     expected = literal_score(logits, classes)
     np.testing.assert_allclose(least_then_mean(surprise, 3, 15), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_published_preprocessing_and_coordinates_work_from_scan_to_score() -> None:
+    values = {
+        **ImplicitFieldSettings.presets["reference"],
+        "spacing_mm": 6.0,
+        "width": 96,
+        "depth": 4,
+        "skip": 2,
+        "code_length": 16,
+        "octaves": 5,
+        "points": 1024,
+        "fit_steps": (40, 5),
+        "fit_points": (500, 1000),
+        "fit_rate": 1e-2,
+        "mean_mm": 18.0,
+        "training": {"steps": 150, "batch_size": 3, "learning_rate": 3e-3},
+    }
+    detector = ImplicitField(ImplicitFieldSettings.make(values)).fit(phantom_cohort(range(6)))
+    scan = phantom_scan(300, lesion=True)
+    found = detector.predict(scan)
+    image, brain, lesion = scan.image().data, scan.brain(), scan.lesion()
+    assert brain is not None
+    assert lesion is not None
+    assert found.restoration is not None
+    score = found.score_map.data
+    assert np.isfinite(score).all()
+    # Classes come back as intensities of the scan.
+    inside = brain.data & ~lesion.data
+    assert np.corrcoef(found.restoration.data[inside], image[inside])[0, 1] > 0.5
+    assert len(found.details["fit_loss"]) == 45
