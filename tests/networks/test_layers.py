@@ -92,6 +92,19 @@ def test_dropout_drops_its_share_and_keeps_the_mean(memory: torch.memory_format)
     assert torch.equal(layer.eval()(x), x)
 
 
+def test_dropout_in_place_has_the_gradient_of_what_it_kept() -> None:
+    torch.manual_seed(1)
+    leaf = torch.rand(2, 3, 8, 8, 8).add(0.1).requires_grad_()
+    result = leaf * 1
+    answer = Dropout(0.3)(result)
+    assert answer.data_ptr() == result.data_ptr()
+    answer.sum().backward()
+    assert leaf.grad is not None
+    torch.testing.assert_close(leaf.grad, answer.detach() / leaf.detach())
+    assert float(leaf.grad.max()) == pytest.approx(256 / 179)
+    assert float(leaf.grad.min()) == 0
+
+
 @pytest.mark.parametrize("outputs", [1, 2, 3])
 def test_convolution_to_few_channels_is_the_same_convolution(outputs: int) -> None:
     torch.manual_seed(2)

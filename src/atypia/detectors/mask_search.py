@@ -261,7 +261,7 @@ class MaskSearch:
         known = sorted(measured)
         values = np.array([measured[index] for index in known])
         if self.rules.phase_a == "coarse_to_fine":
-            values = _steadied(known, values, below=self._step_near(STEADIED_BELOW))
+            values = _steadied(known, self.percent[known], values)
         threshold = np.empty(len(self.percent))
         if len(known) == len(self.percent):
             threshold[:] = values
@@ -366,27 +366,27 @@ class MaskSearch:
         return volume.reshape(self.brain.shape)
 
 
-def _steadied(known: list[int], values: FloatArray, below: int) -> FloatArray:
+def _steadied(known: list[int], percent: FloatArray, values: FloatArray) -> FloatArray:
     """Take out the swing of single steps that follow a leap: one too low, the next too high.
 
     Parameters
     ----------
     known
         Steps of the curve that were measured, rising.
-    values
-        `(len(known),)`, their thresholds.
-    below
-        Steps from here on stay as they are.
+    percent, values
+        `(len(known),)`, their shares and thresholds.
 
     Returns
     -------
     numpy.ndarray
         `(len(known),)`; a step between two measured neighbours has the geometric mean of itself
-        (half) and of them (a quarter each).
+        (half) and of them (a quarter each), if both are near and none is at the steep end.
     """
     steadied = values.copy()
     for i in range(1, len(known) - 1):
-        if known[i] < below and known[i - 1] == known[i] - 1 and known[i + 1] == known[i] + 1:
+        together = known[i + 1] - known[i - 1] == 2
+        near = percent[i + 1] - percent[i - 1] <= LEAP_PERCENT
+        if together and near and percent[i] < STEADIED_BELOW:
             before, here, after = values[i - 1 : i + 2]
             steadied[i] = here**0.5 * (before * after) ** 0.25
     return steadied

@@ -29,9 +29,6 @@ from atypia.detectors.model_folder import save_detector
 from atypia.errors import InputError
 from atypia.preprocessing import make_plan
 
-READ = frozenset(("NetworkSpecs", "CodeLength", "L", "CodeBound", "CodeRegularizationLambda"))
-"""Keys of specs.json that a finished model depends on; the others told how it was trained."""
-
 
 def import_experiment(experiment: Path, output: Path, which: str = "latest") -> ImplicitField:
     """Write the model folder of an experiment.
