@@ -27,9 +27,10 @@ OUTPUT = Path("benchmark-output/implicit_field")
 FULL = {
     "size": 160,
     "network": {},
-    "steps": 250,
+    "steps": 1500,
     "train": 12,
     "points": 2048,
+    "tested": [911, 912, 913, 914],
     "run": [[501, 2000], [101, 10_000]],
     "timed": [3, 1, 2],
 }
@@ -39,6 +40,7 @@ QUICK = {
     "steps": 60,
     "train": 3,
     "points": 2048,
+    "tested": [911, 912],
     "run": [[25, 2000], [5, 5000]],
     "timed": [5, 2, 4],
 }
@@ -54,11 +56,12 @@ def run(quick: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
             old.unlink()
         files.write_json(folder / "trained.json", timing.task(__name__, "trained", folder, size))
     parts = timing.task(__name__, "literal_parts", folder, size)
-    result = folder / "literal.json"
-    if not result.exists():
-        files.write_json(result, timing.task(__name__, "literal", folder, size))
-    literal = json.loads(result.read_text(encoding="utf-8"))
-    ours = timing.task(__name__, "ours", folder, size)
+    for seed in size["tested"]:
+        result = folder / f"literal-{seed}.json"
+        if not result.exists():
+            files.write_json(result, timing.task(__name__, "literal", folder, size, seed))
+    literal = [files.read_json(folder / f"literal-{seed}.json") for seed in size["tested"]]
+    ours = [timing.task(__name__, "ours", folder, size, seed) for seed in size["tested"]]
     row = {
         "size": size["size"],
         "literal_fit_cpu_s": parts["fit_s"],
@@ -96,7 +99,9 @@ def trained(folder: str, size: dict[str, Any]) -> None:
 
     scans = [_scan(size["size"], seed, None) for seed in range(size["train"])]
     detector = _detector(size)
-    detector._fit(TrainingSet(scans, scans[0].image.geometry))
+    identity = json.dumps(size, sort_keys=True)
+    kept = Path(folder) / "training"
+    detector._fit(TrainingSet(scans, scans[0].image.geometry, kept, identity))
     weights = {k: v.numpy() for k, v in detector.network_.state_dict().items()}
     save_file({**weights, "codes": detector.codes_}, Path(folder) / "weights.safetensors")
     print(json.dumps({"size": size["size"]}))
@@ -108,7 +113,7 @@ def literal_parts(folder: str, size: dict[str, Any]) -> None:
 
     from tests.oracles.ifl import STAGES, literal_decode, literal_fit
 
-    detector, _, classes = _parts(folder, size)
+    detector, _, classes = _parts(folder, size, size["tested"][0])
     network = detector.network_.eval()
     first, second, slabs = size["timed"]
     before = timing.forget_peak()
@@ -135,25 +140,25 @@ def literal_parts(folder: str, size: dict[str, Any]) -> None:
     )
 
 
-def literal(folder: str, size: dict[str, Any]) -> None:
+def literal(folder: str, size: dict[str, Any], seed: int) -> None:
     """Find the code of the literal fit without the gradients nobody uses, and score by it."""
     import torch
 
     from tests.oracles.ifl import literal_decode, literal_fit, literal_score
 
-    detector, scan, classes = _parts(folder, size)
+    detector, scan, classes = _parts(folder, size, seed)
     stages = tuple((steps, points) for steps, points in size["run"])
     network = detector.network_.eval()
     code = literal_fit(network, classes, SEED, stages, frozen=True)
     score = np.zeros(classes.shape, np.float32)
     logits = literal_decode(network, code, size["size"])
     score[...] = literal_score(torch.as_tensor(logits), classes)
-    print(json.dumps({"average_precision": _precision(score, scan, folder, size)}))
+    print(json.dumps({"average_precision": _precision(score, scan, size, seed)}))
 
 
-def ours(folder: str, size: dict[str, Any]) -> None:
+def ours(folder: str, size: dict[str, Any], seed: int) -> None:
     """Fit and decode with the package, by its own rules and filter."""
-    detector, scan, _ = _parts(folder, size)
+    detector, scan, _ = _parts(folder, size, seed)
     found = []
 
     def score() -> None:
@@ -169,8 +174,8 @@ def ours(folder: str, size: dict[str, Any]) -> None:
                 "cpu_s": cpu_s,
                 "own_mb": own_mb,
                 "steps": found[0].details["fit_steps"],
-                "average_precision": _precision(found[0].score, scan, folder, size),
-                "published_score": _precision(published.score, scan, folder, size),
+                "average_precision": _precision(found[0].score, scan, size, seed),
+                "published_score": _precision(published.score, scan, size, seed),
             }
         )
     )
@@ -211,7 +216,7 @@ def _detector(size: dict[str, Any]) -> Any:
     return detector
 
 
-def _parts(folder: str, size: dict[str, Any]) -> tuple[Any, Any, Any]:
+def _parts(folder: str, size: dict[str, Any], seed: int) -> tuple[Any, Any, Any]:
     """Give the trained detector, the scan with a tumour and its classes on the cube."""
     import torch
     from safetensors.torch import load_file
@@ -223,7 +228,7 @@ def _parts(folder: str, size: dict[str, Any]) -> tuple[Any, Any, Any]:
     detector.network_.eval()
     planned = detector._planned_classes()
     detector.centres_ = np.array(planned.centres)
-    scan = _scan(size["size"], 900, "tumour")
+    scan = _scan(size["size"], seed, "tumour")
     return detector, scan, detector._classes(scan)
 
 
@@ -262,12 +267,12 @@ def _cohort_of(size: int, seed: int, lesion: str | None, make: Any) -> Any:
     return make(settings.but(lesion=lesion) if lesion else settings, [seed])
 
 
-def _precision(score: Any, scan: Any, folder: str, size: dict[str, Any]) -> float:
+def _precision(score: Any, scan: Any, size: dict[str, Any], seed: int) -> float:
     """Average precision in the brain, on the scan's own grid."""
     from atypia.cohort.simulated import simulated_cohort
     from atypia.evaluation.histogram import ScoreHistogram
 
-    source = _cohort_of(size["size"], 900, "tumour", simulated_cohort)[0]
+    source = _cohort_of(size["size"], seed, "tumour", simulated_cohort)[0]
     lesion, brain = source.lesion(), scan.native_brain.data
     native = _plan(size["size"]).to_native(scan.image.with_data(score, "score"), scan).data
     histogram = ScoreHistogram()

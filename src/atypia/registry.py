@@ -66,6 +66,19 @@ METHODS: dict[str, Method] = {
         "Implicit field: a decoder of positions, a code fitted to each scan (IFL)",
         aliases=("ifl",),
     ),
+    "patch_autoencoder": Method(
+        "atypia.detectors.patch_autoencoder:PatchAutoencoder",
+        "Autoencoder of patch features (3D CNN, self-supervised or written-down)",
+    ),
+    "memory_bank": Method(
+        "atypia.detectors.memory_bank:MemoryBank",
+        "Distance to the nearest healthy patches of the region (PatchCore in 3D)",
+        aliases=("patchcore",),
+    ),
+    "padim": Method(
+        "atypia.detectors.padim:Padim",
+        "A Gaussian of patch features at each place of the template (PaDiM in 3D)",
+    ),
 }
 
 

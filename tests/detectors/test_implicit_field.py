@@ -83,7 +83,7 @@ def test_codes_of_several_scans_are_those_of_each() -> None:
 
 def test_other_grids_give_the_same_field() -> None:
     detector, code = fitted(), fitted().codes_[0]
-    grid = detector._fitted_grid()
+    grid = detector._working_grid()
     whole = detector.field(code, grid).reshape(*grid.shape, -1)
     # Every second voxel, from the second on.
     shift = np.eye(4)

@@ -91,7 +91,7 @@ def test_a_damaged_archive(tmp_path: Path, byte: int) -> None:
 
 
 def test_an_archive_of_other_things(tmp_path: Path) -> None:
-    np.savez(tmp_path / "x.npz", image=np.ones((2, 2, 2)))
+    np.savez(tmp_path / "x.npz", image=np.ones((2, 2, 2)), other=np.ones((2, 2, 2)))
     refused(tmp_path / "x.npz", "data")
 
 
@@ -100,3 +100,10 @@ def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
     refused(tmp_path / "x.npy", "pickle")
     np.savez(tmp_path / "x.npz", data=np.array([{}], dtype=object))
     refused(tmp_path / "x.npz", "pickle")
+
+
+@pytest.mark.parametrize("names", [("volume", "other"), ("scan", "affine")])
+def test_npz_may_call_its_voxels_otherwise(tmp_path: Path, names: tuple[str, str]) -> None:
+    voxels = np.random.default_rng(0).normal(size=(2, 3, 4))
+    np.savez(tmp_path / "x.npz", **{names[1]: np.eye(4), names[0]: voxels})
+    np.testing.assert_array_equal(io.read(tmp_path / "x.npz").data, voxels)

@@ -10,7 +10,7 @@ from torch.nn import functional
 from atypia.errors import ModelError, SettingsError
 from atypia.networks.resnet import (
     STRIDES,
-    MaskedBatchNorm2d,
+    MaskedBatchNorm,
     ResNetEncoder,
     Visible,
     encoder_weights,
@@ -68,13 +68,13 @@ def test_a_block_is_convolutions_norms_and_a_shortcut() -> None:
 @pytest.mark.parametrize("training", [True, False])
 def test_norm_of_visible_places_only(training: bool) -> None:
     torch.manual_seed(1)
-    ours = MaskedBatchNorm2d(5).double()
+    ours = MaskedBatchNorm(5).double()
     plain = nn.BatchNorm2d(5).double()
     for norm in (ours, plain):
         nn.init.constant_(norm.weight, 1.7)
         nn.init.constant_(norm.bias, -0.4)
         norm.train(training)
-    mask = Visible(chequered()).map(6, 6)
+    mask = Visible(chequered()).map((6, 6))
     x = torch.randn(2, 5, 6, 6, dtype=torch.float64)
     # Two steps, so that running statistics are followed from where they start and onwards.
     for step in range(2):
@@ -96,7 +96,7 @@ def test_norm_of_visible_places_only(training: bool) -> None:
 
 def test_norm_by_its_definition() -> None:
     torch.manual_seed(2)
-    norm, x = MaskedBatchNorm2d(3, momentum=0.25).double(), torch.randn(2, 3, 3, 3).double()
+    norm, x = MaskedBatchNorm(3, momentum=0.25).double(), torch.randn(2, 3, 3, 3).double()
     active = chequered()
     values = torch.stack([x[b, :, i, j] for b, _, i, j in active.nonzero().tolist()])
     mean, variance = values.mean(0), values.var(0, unbiased=False)
@@ -144,9 +144,9 @@ def test_cells_smaller_than_the_stride_are_visible_together() -> None:
     cells = torch.zeros(1, 1, 4, 4, dtype=torch.bool)
     cells[0, 0, 1, 2] = True
     visible = Visible(cells)
-    assert visible.map(2, 2).flatten().tolist() == [False, True, False, False]
-    assert visible.map(8, 8).sum() == 4
-    assert visible.map(8, 8)[0, 0, 2:4, 4:6].all()
+    assert visible.map((2, 2)).flatten().tolist() == [False, True, False, False]
+    assert visible.map((8, 8)).sum() == 4
+    assert visible.map((8, 8))[0, 0, 2:4, 4:6].all()
     encoder = ResNetEncoder(18, width=4).eval()
     maps = encoder.features(torch.randn(1, 1, 64, 64), cells)
     assert [int(m.any(1).sum()) <= n for m, n in zip(maps, (16, 4, 1, 1), strict=True)] == [
@@ -197,3 +197,45 @@ def test_weights_that_do_not_fit_are_named_and_change_nothing() -> None:
 def test_an_unknown_depth_is_an_error() -> None:
     with pytest.raises(SettingsError, match="depth: 51 is unknown"):
         ResNetEncoder(51)
+
+
+@pytest.mark.parametrize("stem_stride", [2, 4])
+def test_volumes_have_maps_of_every_stride(stem_stride: int) -> None:
+    encoder = ResNetEncoder(18, outputs=3, width=4, axes=3, stem_stride=stem_stride).eval()
+    x = torch.randn(1, 1, 32, 64, 32)
+    with torch.no_grad():
+        maps = encoder.features(x)
+        assert encoder(x).shape == (1, 3)
+    for features, channels, stride in zip(maps, encoder.channels, encoder.strides, strict=True):
+        assert features.shape == (1, channels, 32 // stride, 64 // stride, 32 // stride)
+
+
+def test_a_place_of_a_volume_lies_where_the_encoder_says() -> None:
+    """What moves a place's features most is centred on it."""
+    torch.manual_seed(0)
+    encoder = ResNetEncoder(18, width=8, axes=3, stem_stride=2).double().eval()
+    x = torch.randn(1, 1, 33, 33, 33).double().requires_grad_()
+    place = 8
+    encoder.features(x)[0][0, :, place, place, place].square().sum().backward()
+    weight = x.grad[0, 0].abs().sum((1, 2))
+    middle = float((weight * torch.arange(33)).sum() / weight.sum())
+    assert abs(middle - (encoder.offsets[0] + encoder.strides[0] * place)) < 0.6
+
+
+def test_hidden_cells_of_volumes_tell_nothing() -> None:
+    torch.manual_seed(6)
+    encoder = ResNetEncoder(18, width=4, axes=3, stem_stride=2).train()
+    active = torch.rand(2, 1, 2, 2, 2) < 0.5
+    active[:, :, 0, 0, 0], active[:, :, 1, 1, 1] = True, False
+    voxels = active
+    for axis in (2, 3, 4):
+        voxels = voxels.repeat_interleave(16, axis)
+    x = torch.randn(2, 1, 32, 32, 32)
+    shown = encoder.features(x, active)
+    for features, other in zip(
+        shown, encoder.features(torch.where(voxels, x, 9.0), active), strict=True
+    ):
+        assert torch.equal(features, other)
+        assert features.any()
+        hidden = ~Visible(active).map(features.shape[2:])
+        assert not features[hidden.expand_as(features)].any()

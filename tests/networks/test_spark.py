@@ -49,7 +49,7 @@ def test_something_is_visible_and_something_hidden(grid: tuple[int, int], ratio:
 def test_hidden_pixels_have_no_influence(cell: int, depth: int, training: bool) -> None:
     model = small(cell, depth).train(training)
     x = torch.randn(2, 1, 96, 64)
-    grid = model.grid(96, 64)
+    grid = model.grid((96, 64))
     assert grid == (96 // cell, 64 // cell)
     active = random_active(2, grid, 0.65, chance())
     answer = model(x, active)
@@ -138,7 +138,7 @@ def test_loss_everywhere_is_the_absolute_error_and_more_of_it_where_hidden() -> 
 def test_gradients_reach_all_but_the_head(cell: int) -> None:
     model = small(cell).train()
     x = torch.randn(4, 1, 64, 64)
-    model.loss(x, random_active(4, model.grid(64, 64), 0.65, chance())).backward()
+    model.loss(x, random_active(4, model.grid((64, 64)), 0.65, chance())).backward()
     for name, parameter in model.named_parameters():
         if name.startswith("encoder.head"):
             assert parameter.grad is None
@@ -169,9 +169,28 @@ def test_it_learns_and_its_encoder_can_be_taken_out() -> None:
 
 def test_sizes_that_do_not_fit_are_errors() -> None:
     model, active = small(), random_active(1, (3, 3), 0.65)
-    with pytest.raises(InputError, match="100x96 pixels"):
+    with pytest.raises(InputError, match="100x96 places"):
         model(torch.randn(1, 1, 100, 96), active)
     with pytest.raises(InputError, match=r"shape \(1, 1, 3, 3\) instead of \(1, 1, 2, 3\)"):
         model(torch.randn(1, 1, 64, 96), active)
     with pytest.raises(SettingsError, match="cell: 12 is no stride"):
         small(12)
+
+
+@pytest.mark.parametrize("stem_stride", [2, 4])
+def test_volumes_are_painted_from_what_is_visible(stem_stride: int) -> None:
+    torch.manual_seed(0)
+    encoder = ResNetEncoder(18, width=4, axes=3, stem_stride=stem_stride)
+    model = SparK(encoder, cell=8).train()
+    x = torch.randn(2, 1, 32, 32, 64)
+    assert model.grid(x.shape[2:]) == (4, 4, 8)
+    active = random_active(2, (4, 4, 8), 0.65, chance())
+    voxels = active
+    for axis in (2, 3, 4):
+        voxels = voxels.repeat_interleave(8, axis)
+    answer = model(x, active)
+    assert answer.shape == x.shape
+    assert torch.equal(answer, model(torch.where(voxels, x, 50.0), active))
+    hidden = ~voxels
+    expected = (answer - x).square()[hidden].mean()
+    torch.testing.assert_close(model.error(answer, x, active), expected)

@@ -85,7 +85,7 @@ def test_the_model_answers_as_the_reference_does(tmp_path: Path, prefix: str) ->
     model = load_detector(tmp_path / "model")
     assert isinstance(model, ImplicitField)
     assert model.codes_.shape == (5, LENGTH)
-    grid = model._fitted_grid()
+    grid = model._working_grid()
     assert grid.shape == (160, 160, 160)
     code, weights = torch.from_numpy(model.codes_[1]), state()
     points = model.positions(grid)

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from pydantic import Field
@@ -35,6 +35,9 @@ from atypia.progress import Progress, silent, track
 from atypia.scoring.reduce import top_mean
 from atypia.scoring.smooth import median_in_brain
 from atypia.volume import Array, Geometry, Volume
+
+if TYPE_CHECKING:
+    from torch import nn
 
 QUANTILES = np.linspace(0, 1, 10_001)
 """By these a calibration remembers each scan's scores: shares are right to 0.01 percent."""
@@ -140,6 +143,18 @@ class Detector(ABC):
         """Give digests of the weights that `_fit` starts from, and the people behind them."""
         return [], []
 
+    def _provenance(self) -> dict[str, Any]:
+        """Give what `_build` must know, beside the settings, to fill a saved model (JSON)."""
+        return {}
+
+    def encoder(self) -> nn.Module | None:
+        """Give the network whose feature maps another method may use; None if there is none.
+
+        It has `features`, `channels`, `strides`, `offsets` and `axes` as
+        `atypia.networks.resnet.ResNetEncoder` has them.
+        """
+        return None
+
     # -- what the base owns -----------------------------------------------------------------
 
     def fit(
@@ -193,6 +208,7 @@ class Detector(ABC):
             "modality": modality,
             "identity": identity,
             "people": sorted({scan.person for scan in cohort} | set(people)),
+            **self._provenance(),
         }
         return self
 
@@ -364,6 +380,11 @@ class Detector(ABC):
         if name not in scores:
             raise unknown_name(f"subject score of {self.method}", name, scores)
         return scores[name]
+
+    def _working_grid(self) -> Geometry:
+        """Give the grid on which scans are scored; known from the plan on."""
+        assert self.plan is not None
+        return self.plan.grid
 
     def _fitted_plan(self) -> Plan:
         if self.plan is None or not self.trained_on:

@@ -238,6 +238,10 @@ class Diffusion(Detector):
                 )
             self.network_ = ConditionedDenoiser(denoiser, encoder)
 
+    def encoder(self) -> ResNetEncoder | None:
+        """Give the encoder of slices; None unless the variant is conditioned."""
+        return self.network_.encoder
+
     def _learnt_before(self) -> tuple[list[str], list[str]]:
         return encoder_origin(self.settings.encoder) if self.settings.encoder else ([], [])
 

@@ -122,7 +122,13 @@ def _digest(path: Path) -> str:
 
 
 def _shape(encoder: ResNetEncoder) -> dict[str, int]:
-    return {"depth": encoder.depth, "width": encoder.width, "inputs": encoder.inputs}
+    return {
+        "depth": encoder.depth,
+        "width": encoder.width,
+        "inputs": encoder.inputs,
+        "axes": encoder.axes,
+        "stem_stride": encoder.strides[0],
+    }
 
 
 def _require_shape(path: Path, described: dict[str, Any], own: dict[str, int]) -> None:

@@ -320,16 +320,12 @@ class ImplicitField(Detector):
                 np.linspace(-1, 1, n) if decoding else 2 * np.arange(n) / n - 1 for n in grid.shape
             ]
             return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).astype(np.float32)
-        working = self._fitted_grid()
+        working = self._working_grid()
         middle = working.world((np.array(working.shape) - 1) / 2)
         half = (np.array(working.shape) * working.spacing_mm).max() / 2
         index = np.stack(np.meshgrid(*(np.arange(n) for n in grid.shape), indexing="ij"), axis=-1)
         world = index @ grid.affine[:3, :3].T + grid.affine[:3, 3]
         return np.asarray((world - middle) / half, np.float32)
-
-    def _fitted_grid(self) -> Geometry:
-        assert self.plan is not None
-        return self.plan.grid
 
     def _region(self, brain: Array) -> Array:
         """Give the flat places of the voxels that may be drawn."""
@@ -337,7 +333,7 @@ class ImplicitField(Detector):
             return np.arange(brain.size)
         from scipy import ndimage
 
-        spacing = self._fitted_grid().spacing_mm
+        spacing = self._working_grid().spacing_mm
         outside = ndimage.distance_transform_edt(~brain, sampling=spacing)
         return np.flatnonzero(outside <= self.settings.margin_mm)
 
@@ -396,7 +392,7 @@ class ImplicitField(Detector):
         grid
             Any grid in the space of the working grid; None for the working grid.
         """
-        grid = self._fitted_grid() if grid is None else grid
+        grid = self._working_grid() if grid is None else grid
         chances = np.exp(self.field(code, grid))
         image = np.where(chances.argmax(axis=1) == 0, 0, self._intensity(chances)[0])
         return Volume(image.reshape(grid.shape).astype(np.float32), grid.affine)

@@ -28,6 +28,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from atypia.detectors.base import Detector, DetectorSettings, TrainingSet
+from atypia.detectors.guided_encoder import GuidedEncoder
 from atypia.detectors.mask_search import MaskSearch, SearchRules, curve_details
 from atypia.detectors.prediction import Finding
 from atypia.detectors.restorations import finding_of
@@ -202,6 +203,18 @@ class MaskRefinement(Detector):
             else:
                 network = ResidualUNet(inputs, 1, settings.channels)
         self.network_ = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+
+    def encoder(self) -> GuidedEncoder:
+        """Give the encoder of the U-Net, for scans of which nothing is hidden."""
+        grid, settings = self._working_grid(), self.settings
+        prior = getattr(self, "prior_", np.zeros(grid.shape, np.float32))
+        return GuidedEncoder(
+            self.network_,  # type: ignore[arg-type]
+            torch.from_numpy(np.asarray(prior))[None, None],
+            lambda image, prior: self._guide(image, prior, grid.spacing_mm),
+            masked=settings.fill == "zero",
+            guided=settings.prior,
+        )
 
     def _fit(self, training: TrainingSet) -> None:
         settings = self.settings

@@ -1,9 +1,10 @@
-"""SparK: the diffusion method's encoder learns to paint hidden cells of healthy slices.
+"""SparK: an encoder learns to paint hidden cells of healthy slices or volumes.
 
 Source: SparK (Tian et al. 2023, arXiv 2301.03580) as cDDPM uses it (Behrendt et al. 2023, arXiv
 2312.04215): most cells of an axial slice are hidden, the encoder sees the others, and a decoder,
 which is thrown away afterwards, paints what is hidden. The diffusion method then starts from the
-encoder's weights and trains them on. The network is `atypia.networks.spark`.
+encoder's weights and trains them on. With `axes` 3 the same is done with cubes of voxels in crops
+of the scan, for the methods that score features. The network is `atypia.networks.spark`.
 
 What differs from the reference by default (each can be set back): cells of 16 pixels, of which a
 slice has enough for many patterns; slices are mirrored; nearly empty ones are not learnt;
@@ -23,13 +24,15 @@ from pydantic import Field
 from torch import Tensor
 
 from atypia.detectors.training_scans import PreparationSettings, divided
-from atypia.networks.resnet import STRIDES, ResNetEncoder
+from atypia.networks.layers import padded
+from atypia.networks.resnet import ResNetEncoder
 from atypia.networks.spark import SparK, random_active
 from atypia.preprocessing import Prepared
 from atypia.progress import Progress, silent
 from atypia.training import TrainingReport, TrainingSettings, train
+from atypia.training.crops import middle_crop, random_crops
 from atypia.training.loop import seeded
-from atypia.training.slices import Range, even_slices, padded_slices, random_slices, usual_range
+from atypia.training.slices import Range, even_slices, random_slices, usual_range
 
 SLICES_A_SCAN = 4
 """Of each held-out scan, for validation."""
@@ -44,6 +47,7 @@ class PretrainingSettings(PreparationSettings):
             "align": "none",
             "encoder_width": 4,
             "cell": 8,
+            "crop": 16,
             "training": {"steps": 60, "batch_size": 4, "validate_every": 30},
         },
         "small": {},
@@ -66,12 +70,19 @@ class PretrainingSettings(PreparationSettings):
         },
     }
 
+    axes: Literal[2, 3] = 2
+    """2: slices, for the diffusion method; 3: volumes, for the methods that score features."""
+    stem_stride: Literal[2, 4] = 4
+    """Pixels from place to place of the finest feature map; 4 as published and for the diffusion
+    method."""
+    crop: int = Field(64, ge=8)
+    """Voxels of the edge of a crop, in volumes."""
     encoder_depth: Literal[18, 34, 50] = 18
     """Of the ResNet; the diffusion method needs the same."""
     encoder_width: int = Field(16, ge=1)
     """Channels of the ResNet's first stage; the diffusion method needs the same. The published one
     has 64."""
-    cell: Literal[4, 8, 16, 32] = 16
+    cell: Literal[2, 4, 8, 16, 32] = 16
     """Pixels of the side of a cell, which is hidden or visible as a whole; the published one has
     32."""
     hidden_share: float = Field(0.65, gt=0, lt=1)
@@ -100,7 +111,7 @@ class PretrainingSettings(PreparationSettings):
         weight_decay=0.05,
         betas=(0.9, 0.95),
     )
-    """How the network is trained; a step sees one slice of each of its scans."""
+    """How the network is trained; a step sees one slice or crop of each of its scans."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,19 +160,27 @@ def learn_encoder(
     spark = make_spark(settings)
 
     def loss(network: torch.nn.Module, batch: Sequence[int], rng: torch.Generator) -> Tensor:
-        slices = random_slices([learning[i] for i in batch], bounds, settings.least_brain, rng)
-        draws = torch.rand(len(slices), generator=rng, device=rng.device)
-        mirrored = (draws < settings.flip_share)[:, None, None, None]
-        slices = torch.where(mirrored, slices.flip(-2), slices)
-        return _error(network, spark, slices, settings.hidden_share, rng)
+        chosen = [learning[i] for i in batch]
+        if settings.axes == 3:
+            images = random_crops(chosen, bounds, settings.crop, rng)
+        else:
+            images = random_slices(chosen, bounds, settings.least_brain, rng)
+        draws = torch.rand(len(images), generator=rng, device=rng.device)
+        mirrored = (draws < settings.flip_share).reshape(-1, *[1] * (images.ndim - 1))
+        images = torch.where(mirrored, images.flip(2), images)
+        return _error(network, spark, images, settings.hidden_share, rng)
 
     def validation(network: torch.nn.Module) -> float:
         device = next(network.parameters()).device
         losses = []
         for index, scan in enumerate(held_out):
-            slices = even_slices(scan, bounds, settings.least_brain, SLICES_A_SCAN).to(device)
+            if settings.axes == 3:
+                images = middle_crop(scan, bounds, settings.crop)
+            else:
+                images = even_slices(scan, bounds, settings.least_brain, SLICES_A_SCAN)
             rng = seeded(settings.seed, 11, index, device=device)
-            losses.append(float(_error(network, spark, slices, settings.hidden_share, rng)))
+            error = _error(network, spark, images.to(device), settings.hidden_share, rng)
+            losses.append(float(error))
         return float(np.mean(losses))
 
     report = train(
@@ -182,20 +201,24 @@ def make_spark(settings: PretrainingSettings) -> SparK:
     """Make the untrained network; the same settings give the same weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        encoder = ResNetEncoder(settings.encoder_depth, width=settings.encoder_width)
+        encoder = ResNetEncoder(
+            settings.encoder_depth,
+            width=settings.encoder_width,
+            axes=settings.axes,
+            stem_stride=settings.stem_stride,
+        )
         # Nothing here reaches the head; training on several devices would wait for its gradient.
         encoder.head.requires_grad_(False)
         return SparK(encoder, settings.cell, settings.everywhere, settings.hidden_weight)
 
 
 def _error(
-    network: torch.nn.Module, spark: SparK, slices: Tensor, hidden: float, rng: torch.Generator
+    network: torch.nn.Module, spark: SparK, images: Tensor, hidden: float, rng: torch.Generator
 ) -> Tensor:
-    """Hide cells of slices `(B, 1, H, W)` and compare the painting, as a scalar.
+    """Hide cells of images `(B, 1, *size)` and compare the painting, as a scalar.
 
     `network` is `spark`, or what training on several devices wraps it in.
     """
-    slices = padded_slices(slices, STRIDES[-1])
-    grid = spark.grid(slices.shape[-2], slices.shape[-1])
-    active = random_active(len(slices), grid, hidden, rng)
-    return spark.error(network(slices, active).float(), slices, active)
+    images = padded(images, spark.encoder.strides[-1])
+    active = random_active(len(images), spark.grid(images.shape[2:]), hidden, rng)
+    return spark.error(network(images, active).float(), images, active)

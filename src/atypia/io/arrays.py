@@ -16,7 +16,10 @@ UNREADABLE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.
 
 
 def read(path: Path, kind: Kind = "image", affine: ArrayLike | None = None) -> Volume:
-    """Read `.npy`, or from `.npz` the array `data` and, when there, `affine`."""
+    """Read `.npy`, or from `.npz` the array `data` and, when there, `affine`.
+
+    Without `data` it is `volume`, or else the only array of the file.
+    """
     try:
         # numpy leaves a file open that it opened itself and could not read.
         with path.open("rb") as file:
@@ -25,7 +28,9 @@ def read(path: Path, kind: Kind = "image", affine: ArrayLike | None = None) -> V
                 data, stored = loaded, None
             else:
                 with loaded:
-                    data = loaded["data"]
+                    names = [name for name in loaded.files if name != "affine"]
+                    known = [name for name in ("data", "volume") if name in names]
+                    data = loaded[(known or names)[0] if known or len(names) == 1 else "data"]
                     stored = loaded.get("affine")
     except UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

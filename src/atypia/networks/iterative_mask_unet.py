@@ -26,6 +26,7 @@ from atypia.networks.layers import (
     few_outputs,
     halved,
     onednn_by_name,
+    padded,
     worth_one_kernel,
 )
 
@@ -279,12 +280,6 @@ def shortcut(x: Tensor, stride: int) -> Tensor:
 def add_to_first(x: Tensor, less: Tensor) -> Tensor:
     """Add a tensor of fewer channels to the first channels of another."""
     return x + functional.pad(less, (0, 0, 0, 0, 0, 0, 0, x.shape[1] - less.shape[1]))
-
-
-def padded(x: Tensor, multiple: int) -> Tensor:
-    """Append zeros along X, Y and Z up to the next multiple."""
-    missing = [-size % multiple for size in x.shape[-3:]]
-    return functional.pad(x, [0, missing[2], 0, missing[1], 0, missing[0]])
 
 
 def cropped(x: Tensor, shape: Sequence[int]) -> Tensor:

@@ -269,3 +269,9 @@ def halved(x: Tensor) -> Tensor:
         summed.narrow(axis, 1, length - 1).add_(odd.narrow(axis, 0, length - 1))
         x = summed
     return x / 27
+
+
+def padded(x: Tensor, multiple: int) -> Tensor:
+    """Append zeros to `(B, C, *size)` up to the next multiple along every axis of `size`."""
+    widths = [width for size in reversed(x.shape[2:]) for width in (0, -size % multiple)]
+    return functional.pad(x, widths)

@@ -1,4 +1,4 @@
-"""The residual network that turns a slice into a context vector, whole or with hidden cells.
+"""The residual network that turns a slice or a volume into features, whole or with hidden cells.
 
 Source: He et al. 2016 (arXiv 1512.03385), with the stride of a bottleneck in its 3x3 convolution
 as is usual today. With hidden cells it computes what a sparse convolution would, by multiplication,
@@ -7,28 +7,60 @@ as SparK does (Tian et al. 2023, arXiv 2301.03580, section 3.2).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from atypia.errors import ModelError, SettingsError
+from atypia.networks.layers import Convolution
 
 STRIDES = (4, 8, 16, 32)
-"""Pixels of the slice per place of each feature map."""
+"""Pixels of the slice per place of each feature map, as published."""
 
 _HEAD = "head."
 
 
+@dataclass(frozen=True)
+class Layers:
+    """The layers that differ between slices and volumes."""
+
+    convolution: type[nn.Conv2d] | type[nn.Conv3d]
+    doubling: type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]
+    norm: type[nn.BatchNorm2d] | type[nn.BatchNorm3d]
+    largest: Callable[..., Tensor]
+    largest_to: Callable[..., Any]
+
+
+LAYERS = {
+    2: Layers(
+        nn.Conv2d,
+        nn.ConvTranspose2d,
+        nn.BatchNorm2d,
+        functional.max_pool2d,
+        functional.adaptive_max_pool2d,
+    ),
+    3: Layers(
+        Convolution,
+        nn.ConvTranspose3d,
+        nn.BatchNorm3d,
+        functional.max_pool3d,
+        functional.adaptive_max_pool3d,
+    ),
+}
+"""By the number of spatial axes."""
+
+
 class Visible:
-    """Which cells of a batch of slices may be seen, for maps of any resolution.
+    """Which cells of a batch of slices or volumes may be seen, for maps of any resolution.
 
     Parameters
     ----------
     cells
-        `(B, 1, h, w)`, true where visible.
+        `(B, 1, *cells)`, true where visible.
 
     Notes
     -----
@@ -39,55 +71,54 @@ class Visible:
 
     def __init__(self, cells: Tensor) -> None:
         self.cells = cells.bool()
-        self._maps: dict[tuple[int, int], Tensor] = {}
-        self._rows: dict[tuple[int, int], Tensor] = {}
+        self._maps: dict[tuple[int, ...], Tensor] = {}
+        self._rows: dict[tuple[int, ...], Tensor] = {}
 
-    def map(self, height: int, width: int) -> Tensor:
-        """Give `(B, 1, height, width)`, true where visible."""
-        size = (height, width)
+    def map(self, size: Sequence[int]) -> Tensor:
+        """Give `(B, 1, *size)`, true where visible."""
+        size = tuple(size)
         if size not in self._maps:
-            cells, (rows, columns) = self.cells, self.cells.shape[-2:]
-            if height < rows or width < columns:
-                found = functional.adaptive_max_pool2d(cells.float(), size).bool()
+            cells, grid = self.cells.float(), self.cells.shape[2:]
+            if any(places < count for places, count in zip(size, grid, strict=True)):
+                found = LAYERS[len(size)].largest_to(cells, size)
             else:
-                found = functional.interpolate(cells.float(), size, mode="nearest").bool()
-            self._maps[size] = found
+                found = functional.interpolate(cells, size, mode="nearest")
+            self._maps[size] = found.bool()
         return self._maps[size]
 
-    def rows(self, height: int, width: int) -> Tensor:
-        """Give the numbers of the visible places, counted by sample, line and column."""
-        size = (height, width)
+    def rows(self, size: Sequence[int]) -> Tensor:
+        """Give the numbers of the visible places, counted by sample, then along the axes."""
+        size = tuple(size)
         if size not in self._rows:
-            self._rows[size] = self.map(height, width).flatten().nonzero().flatten()
+            self._rows[size] = self.map(size).flatten().nonzero().flatten()
         return self._rows[size]
 
     def keep(self, x: Tensor) -> Tensor:
-        """Set what is hidden of `(B, C, H, W)` to zero."""
-        return x * self.map(x.shape[-2], x.shape[-1])
+        """Set what is hidden of `(B, C, *size)` to zero."""
+        return x * self.map(x.shape[2:])
 
 
-class MaskedBatchNorm2d(nn.BatchNorm2d):
+class MaskedBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch normalisation whose statistics come from visible places; hidden ones become zero.
 
-    Without hidden places it is `torch.nn.BatchNorm2d`, as which it also keeps its running
+    Without hidden places it is `torch.nn.BatchNorm2d` or `3d`, as which it also keeps its running
     statistics.
     """
 
     def forward(self, x: Tensor, visible: Visible | None = None) -> Tensor:
-        """Map `(B, C, H, W)` to the same shape."""
+        """Map `(B, C, *size)` to the same shape."""
         if visible is None:
             return super().forward(x)
-        batch, channels, height, width = x.shape
-        where = visible.rows(height, width)
-        every = x.permute(0, 2, 3, 1).reshape(-1, channels)
+        channels, size = x.shape[1], x.shape[2:]
+        where = visible.rows(size)
+        every = x.movedim(1, -1).reshape(-1, channels)
         rows = super().forward(every.index_select(0, where))
         out = torch.zeros_like(every, dtype=rows.dtype).index_copy(0, where, rows)
-        return out.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
+        return out.reshape(len(x), *size, channels).movedim(-1, 1)
 
     def _check_input_dim(self, values: Tensor) -> None:
         # Besides maps, the visible places come as rows, which torch serves fastest.
-        if values.dim() != 2:
-            super()._check_input_dim(values)
+        return
 
 
 class _Layers(nn.Module):
@@ -97,21 +128,23 @@ class _Layers(nn.Module):
     visible places and sets the others to zero, which is the multiplication that SparK asks for.
     """
 
-    def __init__(self, inputs: int, outputs: int, layers: list[tuple[int, int, int]]) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, layers: list[tuple[int, int, int]], axes: int
+    ) -> None:
         super().__init__()
         self.convolutions, self.norms = nn.ModuleList(), nn.ModuleList()
         before, stride = inputs, 1
         for width, kernel, step in layers:
-            self.convolutions.append(_convolution(before, width, kernel, step))
-            self.norms.append(MaskedBatchNorm2d(width))
+            self.convolutions.append(_convolution(before, width, kernel, step, axes))
+            self.norms.append(MaskedBatchNorm(width))
             before, stride = width, stride * step
         self.shortcut: nn.Module | None = None
         if stride > 1 or inputs != outputs:
-            self.shortcut = _convolution(inputs, outputs, 1, stride)
-            self.shortcut_norm = MaskedBatchNorm2d(outputs)
+            self.shortcut = _convolution(inputs, outputs, 1, stride, axes)
+            self.shortcut_norm = MaskedBatchNorm(outputs)
 
     def forward(self, x: Tensor, visible: Visible | None = None) -> Tensor:
-        """Map `(B, C_in, H, W)` to `(B, C_out, H / stride, W / stride)`."""
+        """Map `(B, C_in, *size)` to `(B, C_out, *size / stride)`."""
         features = x
         for number, convolution in enumerate(self.convolutions):
             features = functional.relu(features) if number else features
@@ -122,22 +155,22 @@ class _Layers(nn.Module):
 
 
 class BasicBlock(_Layers):
-    """Two 3x3 convolutions and a shortcut."""
+    """Two convolutions of width 3 and a shortcut."""
 
     expansion = 1
 
-    def __init__(self, inputs: int, width: int, stride: int) -> None:
-        super().__init__(inputs, width, [(width, 3, stride), (width, 3, 1)])
+    def __init__(self, inputs: int, width: int, stride: int, axes: int = 2) -> None:
+        super().__init__(inputs, width, [(width, 3, stride), (width, 3, 1)], axes)
 
 
 class BottleneckBlock(_Layers):
-    """A 3x3 convolution between two 1x1 ones, of which the last widens fourfold; a shortcut."""
+    """A convolution of width 3 between two of width 1, the last fourfold; a shortcut."""
 
     expansion = 4
 
-    def __init__(self, inputs: int, width: int, stride: int) -> None:
+    def __init__(self, inputs: int, width: int, stride: int, axes: int = 2) -> None:
         layers = [(width, 1, 1), (width, 3, stride), (4 * width, 1, 1)]
-        super().__init__(inputs, 4 * width, layers)
+        super().__init__(inputs, 4 * width, layers, axes)
 
 
 class Depth(NamedTuple):
@@ -155,7 +188,7 @@ DEPTHS = {
 
 
 class ResNetEncoder(nn.Module):
-    """ResNet from a slice to a vector: 24,550,848 parameters at depth 50 with one input.
+    """ResNet from a slice or volume to a vector: 24,550,848 parameters at depth 50 with one input.
 
     Parameters
     ----------
@@ -166,43 +199,58 @@ class ResNetEncoder(nn.Module):
     width
         Channels after the first convolution; everything else is a multiple. The published
         networks have 64.
+    axes
+        2 for slices, 3 for volumes.
+    stem_stride
+        Stride of the finest feature map: 4 as published, or 2, without the pooling after the first
+        convolution.
 
     Attributes
     ----------
-    channels
-        Channels of the four feature maps, finest first.
+    channels, strides, offsets
+        Of the four feature maps, finest first: place `i` lies at `offset + stride * i` voxels.
 
     Raises
     ------
     SettingsError
-        If there is no such depth.
+        If there is no such depth or stride.
     """
 
     def __init__(
-        self, depth: int = 50, inputs: int = 1, outputs: int = 512, width: int = 64
+        self,
+        depth: int = 50,
+        inputs: int = 1,
+        outputs: int = 512,
+        width: int = 64,
+        axes: int = 2,
+        stem_stride: int = 4,
     ) -> None:
         super().__init__()
         if depth not in DEPTHS:
             raise SettingsError("depth", f"{depth} is unknown", f"Known: {sorted(DEPTHS)}")
+        if stem_stride not in (2, 4):
+            raise SettingsError("stem_stride", f"{stem_stride} is not possible", "Give 2 or 4")
         block, counts = DEPTHS[depth]
         self.depth, self.inputs, self.width = depth, inputs, width
-        self.stem = _convolution(inputs, width, 7, 2)
-        self.stem_norm = MaskedBatchNorm2d(width)
+        self.axes, self.strides = axes, tuple(stem_stride * 2**stage for stage in range(4))
+        self.offsets = (0.0,) * 4
+        self.stem = _convolution(inputs, width, 7, 2, axes)
+        self.stem_norm = MaskedBatchNorm(width)
         self.stages = nn.ModuleList()
         before = width
         for stage, count in enumerate(counts):
             blocks = nn.ModuleList()
             for number in range(count):
                 stride = 2 if stage and not number else 1
-                blocks.append(block(before, width * 2**stage, stride))
+                blocks.append(block(before, width * 2**stage, stride, axes))
                 before = width * 2**stage * block.expansion
             self.stages.append(blocks)
         self.channels = tuple(width * 2**stage * block.expansion for stage in range(4))
         self.head = nn.Linear(before, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map `(B, inputs, H, W)` to `(B, outputs)`."""
-        out: Tensor = self.head(self.features(x)[-1].mean((2, 3)))
+        """Map `(B, inputs, *size)` to `(B, outputs)`."""
+        out: Tensor = self.head(self.features(x)[-1].flatten(2).mean(2))
         return out
 
     def features(self, x: Tensor, active: Tensor | None = None) -> tuple[Tensor, ...]:
@@ -211,22 +259,25 @@ class ResNetEncoder(nn.Module):
         Parameters
         ----------
         x
-            `(B, inputs, H, W)`.
+            `(B, inputs, *size)`.
         active
-            `(B, 1, h, w)`, true for the cells of the slice that may be seen; None for all of it.
+            `(B, 1, *cells)`, true for the cells of it that may be seen; None for all of it.
 
         Returns
         -------
         tuple of torch.Tensor
-            `(B, channels[i], H / s, W / s)` for the strides 4, 8, 16 and 32, rounded up. Hidden
-            places are zero; where cells are smaller than the stride, see `Visible`.
+            `(B, channels[i], *size / strides[i])`, rounded up. Hidden places are zero; where cells
+            are smaller than the stride, see `Visible`.
         """
         visible = None if active is None else Visible(active.to(x.device))
         if visible is not None:
             x = visible.keep(x)
-        features = self.stem(x).contiguous(memory_format=torch.channels_last)
+        features = self.stem(x)
+        if self.axes == 2:
+            features = features.contiguous(memory_format=torch.channels_last)
         features = functional.relu(self.stem_norm(features, visible))
-        features = functional.max_pool2d(features, 3, stride=2, padding=1)
+        if self.strides[0] == 4:
+            features = LAYERS[self.axes].largest(features, 3, stride=2, padding=1)
         if visible is not None:
             features = visible.keep(features)
         maps = []
@@ -284,8 +335,9 @@ def load_encoder_weights(
     encoder.load_state_dict(new, strict=False)
 
 
-def _convolution(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Conv2d:
+def _convolution(inputs: int, outputs: int, kernel: int, stride: int, axes: int) -> nn.Module:
     """Make a convolution without bias, initialised for ReLU (He et al. 2015, arXiv 1502.01852)."""
-    layer = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+    kind = LAYERS[axes].convolution
+    layer = kind(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     return layer

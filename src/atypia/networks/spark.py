@@ -1,4 +1,6 @@
-"""Masked pre-training of the encoder: from a few visible cells of a slice to the hidden ones.
+"""Masked pre-training of the encoder: from a few visible cells to the hidden ones.
+
+It works on slices and, with an encoder of three axes, on volumes.
 
 Source: SparK (Tian et al. 2023, arXiv 2301.03580), with the settings of cDDPM (Behrendt et al.
 2023, arXiv 2312.04215). The encoder can hide cells by itself, see `atypia.networks.resnet`.
@@ -6,13 +8,15 @@ Source: SparK (Tian et al. 2023, arXiv 2301.03580), with the settings of cDDPM (
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from atypia.errors import InputError, SettingsError
-from atypia.networks.resnet import STRIDES, MaskedBatchNorm2d, ResNetEncoder, Visible
+from atypia.networks.resnet import LAYERS, MaskedBatchNorm, ResNetEncoder, Visible
 
 
 class SparK(nn.Module):
@@ -23,8 +27,9 @@ class SparK(nn.Module):
     encoder
         Is trained as a part of this; take its weights with `resnet.encoder_weights`.
     cell
-        Pixels of a cell's side. 32 is the reference's; a slice of 96 pixels has 9 such cells, of
-        which 3 are visible. With 16 or 8 there are more, smaller ones.
+        Pixels (voxels) of a cell's side, one of the encoder's strides. 32 is the reference's; a
+        slice of 96 pixels has 9 such cells, of which 3 are visible. With 16 or 8 there are more,
+        smaller ones.
     everywhere
         False: the loss is the mean squared error of hidden cells. True: it is the mean absolute
         error of the whole slice plus `hidden_weight` times that of hidden cells.
@@ -34,15 +39,15 @@ class SparK(nn.Module):
     Raises
     ------
     SettingsError
-        If the cell is not 4, 8, 16 or 32 pixels.
+        If the cell is none of the encoder's strides (4, 8, 16 and 32 as published).
 
     Notes
     -----
-    Cells of 32 pixels keep their shape on all four feature maps. Smaller ones do so on the maps
-    whose stride is no larger than they are. On coarser maps a place is visible if one of its cells
-    is, so that the deep stages are trained, too; nothing leaks, because hidden pixels are zero from
-    the start. Such a place is then only partly filled, and with many small cells the coarsest map
-    has hardly a hidden place left.
+    Cells of the largest stride keep their shape on all four feature maps. Smaller ones do so on
+    the maps whose stride is no larger than they are. On coarser maps a place is visible if one of
+    its cells is, so that the deep stages are trained, too; nothing leaks, because hidden pixels are
+    zero from the start. Such a place is then only partly filled, and with many small cells the
+    coarsest map has hardly a hidden place left.
 
     The decoder's widths are a half, a quarter, ... of 16 times the encoder's `width`: 512 to 16
     for 64. None is less than four.
@@ -56,45 +61,47 @@ class SparK(nn.Module):
         hidden_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        if cell not in STRIDES:
+        if cell not in encoder.strides:
             problem = f"{cell} is no stride of the encoder"
-            raise SettingsError("cell", problem, f"Give one of {list(STRIDES)}")
+            raise SettingsError("cell", problem, f"Give one of {list(encoder.strides)}")
         self.encoder, self.cell = encoder, cell
         self.everywhere, self.hidden_weight = everywhere, hidden_weight
-        widths = [max(4, 8 * encoder.width // 2**stage) for stage in range(6)]
+        axes, doublings = encoder.axes, int(math.log2(encoder.strides[-1]))
+        widths = [max(4, 8 * encoder.width // 2**stage) for stage in range(doublings + 1)]
         self.fills = nn.ModuleList(
-            DenseMap(channels, width, 3 if number else 1)
+            DenseMap(channels, width, 3 if number else 1, axes)
             for number, (channels, width) in enumerate(
                 zip(reversed(encoder.channels), widths[:4], strict=True)
             )
         )
         self.stages = nn.ModuleList(
-            DoublingStage(width, finer) for width, finer in pairwise(widths)
+            DoublingStage(width, finer, axes) for width, finer in pairwise(widths)
         )
-        self.last = nn.Conv2d(widths[-1], encoder.inputs, 1)
+        self.last = LAYERS[axes].convolution(widths[-1], encoder.inputs, 1)
 
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Give the lines and columns of cells of a slice.
+    def grid(self, size: Sequence[int]) -> tuple[int, ...]:
+        """Give how many cells a slice or volume has along each axis.
 
         Raises
         ------
         InputError
-            If the slice is not a multiple of 32 pixels, which every cell fits into.
+            If it is not a multiple of the encoder's largest stride, which every cell fits into.
         """
-        if height % STRIDES[-1] or width % STRIDES[-1]:
-            problem = f"has {height}x{width} pixels, not multiples of {STRIDES[-1]}"
-            raise InputError("slice", problem, "Pad or crop it")
-        return height // self.cell, width // self.cell
+        largest = self.encoder.strides[-1]
+        if any(length % largest for length in size):
+            problem = f"has {'x'.join(map(str, size))} places, not multiples of {largest}"
+            raise InputError("image", problem, "Pad or crop it")
+        return tuple(length // self.cell for length in size)
 
     def forward(self, x: Tensor, active: Tensor) -> Tensor:
-        """Paint a slice from its visible cells.
+        """Paint an image from its visible cells.
 
         Parameters
         ----------
         x
-            `(B, inputs, H, W)`, multiples of 32. Hidden pixels have no influence.
+            `(B, inputs, *size)`, multiples of the largest stride. Hidden pixels have no influence.
         active
-            `(B, 1, *grid(H, W))`, true for visible cells; see `random_active`.
+            `(B, 1, *grid(size))`, true for visible cells; see `random_active`.
 
         Returns
         -------
@@ -104,7 +111,7 @@ class SparK(nn.Module):
         Raises
         ------
         InputError
-            If the slice, or the grid for it, is not of a size that fits.
+            If the image, or the grid for it, is not of a size that fits.
         """
         self._check(x, active)
         visible = Visible(active.to(x.device))
@@ -123,19 +130,19 @@ class SparK(nn.Module):
         return self.error(self(x, active), x, active)
 
     def error(self, painted: Tensor, x: Tensor, active: Tensor) -> Tensor:
-        """Compare a painting with the slice, each `(B, inputs, H, W)`, as a scalar.
+        """Compare a painting with the image, each `(B, inputs, *size)`, as a scalar.
 
         See `everywhere` for what is compared; it is not a number where no cell is hidden.
         """
         visible = Visible(active.to(x.device))
-        hidden = ~visible.map(x.shape[-2], x.shape[-1]).expand_as(x)
+        hidden = ~visible.map(x.shape[2:]).expand_as(x)
         if not self.everywhere:
             return _mean_where((painted - x).square(), hidden)
         errors = (painted - x).abs()
         return errors.mean() + self.hidden_weight * _mean_where(errors, hidden)
 
     def _check(self, x: Tensor, active: Tensor) -> None:
-        expected = (len(x), 1, *self.grid(x.shape[-2], x.shape[-1]))
+        expected = (len(x), 1, *self.grid(x.shape[2:]))
         if active.shape != expected:
             problem = f"has shape {tuple(active.shape)} instead of {expected}"
             raise InputError("grid of visible cells", problem, "Make it with random_active")
@@ -150,51 +157,55 @@ class DenseMap(nn.Module):
         Channels in and out.
     kernel
         Of the convolution.
+    axes
+        2 or 3.
     """
 
-    def __init__(self, channels: int, width: int, kernel: int) -> None:
+    def __init__(self, channels: int, width: int, kernel: int, axes: int = 2) -> None:
         super().__init__()
-        self.norm = MaskedBatchNorm2d(channels)
-        self.token = nn.Parameter(torch.empty(1, channels, 1, 1))
+        self.norm = MaskedBatchNorm(channels)
+        self.token = nn.Parameter(torch.empty(1, channels, *[1] * axes))
         nn.init.trunc_normal_(self.token, std=0.02)
-        self.convolution = nn.Conv2d(channels, width, kernel, padding=kernel // 2)
+        convolution = LAYERS[axes].convolution
+        self.convolution = convolution(channels, width, kernel, padding=kernel // 2)
 
     def forward(self, x: Tensor, visible: Visible) -> Tensor:
-        """Map `(B, channels, h, w)` to `(B, width, h, w)`."""
-        shown = visible.map(x.shape[-2], x.shape[-1])
+        """Map `(B, channels, *size)` to `(B, width, *size)`."""
+        shown = visible.map(x.shape[2:])
         features = self.norm(x, visible)
         out: Tensor = self.convolution(torch.where(shown, features, self.token.to(features.dtype)))
         return out
 
 
 class DoublingStage(nn.Sequential):
-    """Double the grid (transposed 4x4 convolution), then two normalised 3x3 convolutions."""
+    """Double the grid (transposed convolution of width 4), then two normalised ones of width 3."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, axes: int = 2) -> None:
+        kinds = LAYERS[axes]
         super().__init__(
-            nn.ConvTranspose2d(inputs, inputs, 4, stride=2, padding=1),
-            nn.Conv2d(inputs, inputs, 3, padding=1, bias=False),
-            nn.BatchNorm2d(inputs),
+            kinds.doubling(inputs, inputs, 4, stride=2, padding=1),
+            kinds.convolution(inputs, inputs, 3, padding=1, bias=False),
+            kinds.norm(inputs),
             nn.ReLU6(),
-            nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
-            nn.BatchNorm2d(outputs),
+            kinds.convolution(inputs, outputs, 3, padding=1, bias=False),
+            kinds.norm(outputs),
         )
 
 
 def random_active(
-    batch: int, grid: tuple[int, int], ratio: float = 0.65, generator: torch.Generator | None = None
+    batch: int, grid: Sequence[int], ratio: float = 0.65, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Choose the visible cells of each slice.
+    """Choose the visible cells of each image.
 
     Parameters
     ----------
     batch
-        Slices.
+        Images.
     grid
-        Lines and columns of cells.
+        Cells along each axis.
     ratio
         Share of hidden cells: `round(cells * (1 - ratio))` are visible, the same number in every
-        slice.
+        image.
     generator
         Source of chance; its device is the answer's.
 
@@ -208,7 +219,7 @@ def random_active(
     SettingsError
         If no cell would be visible, or none hidden.
     """
-    cells = grid[0] * grid[1]
+    cells = math.prod(grid)
     count = round(cells * (1 - ratio))
     if not 0 < count < cells:
         problem = f"{ratio} shows {count} of {cells} cells"

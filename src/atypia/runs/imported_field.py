@@ -68,7 +68,7 @@ def import_experiment(experiment: Path, output: Path, which: str = "latest") -> 
             f" shape {wrong[:3]})",
             "Give the files of one experiment",
         )
-    size = detector._fitted_grid().shape[0]
+    size = detector._working_grid().shape[0]
     detector.network_.load_state_dict(_turned(weights, settings, size))
     detector.network_.eval()
     detector.codes_ = codes.numpy()

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from atypia.volume import Array
 
@@ -126,9 +125,3 @@ def even_slices(scan: Prepared, bounds: Range, least_share: float, count: int) -
     usable = usable_slices(scan, least_share)
     places = [usable[int((i + 0.5) / count * len(usable))] for i in range(count)]
     return slices_of(unit_volume(scan, bounds))[places]
-
-
-def padded_slices(slices: Tensor, multiple: int) -> Tensor:
-    """Append zeros to `(B, C, H, W)` up to the next multiple of H and W."""
-    height, width = (-size % multiple for size in slices.shape[-2:])
-    return functional.pad(slices, (0, width, 0, height))
