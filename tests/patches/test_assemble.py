@@ -96,6 +96,13 @@ def test_chunks_assemble_like_all_at_once_and_results_can_be_taken_between() -> 
     torch.testing.assert_close(assembler.result(), assemble(extract(volume, grid), grid, "hann"))
 
 
+def test_a_patch_that_is_added_twice_counts_twice() -> None:
+    grid = patch_grid((3, 2, 2), 2, 1)
+    patches = torch.tensor([0.0, 0.0, 6.0]).view(3, 1, 1, 1, 1).expand(3, 1, 2, 2, 2)
+    found = assemble(patches, grid, numbers=[0, 0, 1])
+    torch.testing.assert_close(found[0, :, 0, 0], torch.tensor([0.0, 2.0, 6.0]))
+
+
 def test_half_precision_and_whole_numbers_are_summed_in_float32() -> None:
     grid = patch_grid((6, 6, 6), 4, 1)
     for dtype in (torch.bfloat16, torch.int16):

@@ -269,7 +269,7 @@ def _known_mean(values: Scores, matrices: Matrices) -> Scores:
         return spread(values, matrices)
     total = spread(np.where(known, values, np.float32(0)), matrices)
     weight = spread(known.astype(np.float32), matrices)
-    return np.divide(total, weight, out=np.zeros_like(total), where=weight > 0.5)
+    return np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)
 
 
 def _largest(values: Scores, grid: PatchGrid) -> Scores:
