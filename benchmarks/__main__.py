@@ -18,6 +18,7 @@ from benchmarks.tables import table
 
 BENCHMARKS = {
     "artefacts": "benchmarks.artefacts",
+    "coreset": "benchmarks.coreset",
     "diffusion": "benchmarks.diffusion",
     "implicit_field": "benchmarks.implicit_field",
     "implicit_field_lesions": "benchmarks.implicit_field_lesions",
@@ -26,6 +27,8 @@ BENCHMARKS = {
     "mahalanobis": "benchmarks.mahalanobis",
     "mask_refinement": "benchmarks.mask_refinement",
     "metrics": "benchmarks.metrics",
+    "patch_features": "benchmarks.patch_features",
+    "patch_score_map": "benchmarks.patch_score_map",
     "preprocessing": "benchmarks.preprocessing",
     "real_t1": "benchmarks.real_t1",
     "restorations": "benchmarks.restorations",

@@ -86,26 +86,30 @@ def run(quick: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 
 
 def _test_scans(data: Path, folder: Path, quick: bool) -> Cohort:
+    scans = list(lesion_scans(data))[: 1 if quick else None]
+    if not quick:
+        stroke = {"T1w": data / "stroke" / "cstar_T1.nii.gz"}
+        scans.append(_scan("cstar", stroke, None, "chronic stroke (no mask)", "C-STAR"))
+        scans += _heads(data, folder)
+    return Cohort(tuple(scans), "real T1w test scans")
+
+
+def lesion_scans(data: Path) -> Cohort:
+    """List the scans with masks: multiple sclerosis by experts, gliomas automatic."""
     scans = []
-    visits = ("P14_T1",) if quick else ("P14_T1", "P14_T2", "P18_T1")
-    for visit in visits:
+    for visit in ("P14_T1", "P14_T2", "P18_T1"):
         images = {"T1w": data / "mslesseg" / f"{visit}_T1.nii.gz"}
         mask = data / "mslesseg" / f"{visit}_MASK.nii.gz"
         # P14_T2's T1 was stripped badly (2.6 litres are left); its FLAIR on the same grid well.
         brain = data / "mslesseg" / f"{visit}_FLAIR.nii.gz"
         scan = _scan(visit, images, mask, "multiple sclerosis", "MSLesSeg")
         scans.append(replace(scan, brain_mask=brain))
-    cases = () if quick else ("TCGA-DU-7294", "OtherEXampleFromTCIA")
-    for case in cases:
+    for case in ("TCGA-DU-7294", "OtherEXampleFromTCIA"):
         place = data / "tcga" / case
         images = {"T1w": place / f"{case}_t1_bet.nii.gz"}
         mask = place / f"{case}_autoseg_SIMPLE.nii.gz"
         scans.append(_scan(case, images, mask, NO_EXPERT, "TCGA"))
-    if not quick:
-        stroke = {"T1w": data / "stroke" / "cstar_T1.nii.gz"}
-        scans.append(_scan("cstar", stroke, None, "chronic stroke (no mask)", "C-STAR"))
-        scans += _heads(data, folder)
-    return Cohort(tuple(scans), "real T1w test scans")
+    return Cohort(tuple(scans), "real T1w scans with lesions")
 
 
 def _scan(

@@ -156,7 +156,7 @@ def test_a_variational_score_needs_the_divergence() -> None:
 
 def test_distances_of_the_memory_bank() -> None:
     """Written out for every patch, in float64."""
-    detector = fitted("memory_bank").but(normalise=False, neighbours=2)
+    detector = fitted("memory_bank").but(neighbours=2)
     assert isinstance(detector, MemoryBank)
     _, prepared = detector._prepared(phantom_cohort([77])[0], None)
     patches = detector._patches(prepared)
@@ -186,7 +186,7 @@ def test_places_of_padim_do_not_need_to_be_the_same_in_every_scan() -> None:
 def test_healthy_scans_score_about_zero_everywhere_when_normalised() -> None:
     scan = phantom_cohort([88])[0]
     for method in ("patch_autoencoder", "memory_bank", "padim"):
-        found = fitted(method).score_map(scan).data
+        found = made(method, normalise=True).fit(phantom_cohort(SEEDS)).score_map(scan).data
         assert abs(float(np.median(found[found != 0]))) < 2.5
 
 

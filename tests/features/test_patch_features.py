@@ -115,3 +115,29 @@ def test_descriptors_need_no_network() -> None:
     features = PatchFeatures(FeatureRules.make({"descriptors": ("intensity", "texture")}))
     features.learn([scan(0), scan(1)])
     assert features.of(*scan(2)).vectors.shape[1] == features.length == 9
+
+
+@pytest.mark.parametrize("source", ["descriptors", "simple"])
+def test_the_peak_lies_within_half_a_stride_of_a_planted_lesion(source: str) -> None:
+    """Fifty places; the reference painted scores of a feature grid into the scan's corner."""
+    stride, shape = 2, (32, 34, 30)
+    torch.manual_seed(2)
+    network = SimpleCNN((16, 16)) if source == "simple" else None
+    rules = {"patch_size": 4, "patch_stride": stride, "layers": (0,), "least_brain": 0.5}
+    rules["descriptors"] = ("intensity",)
+    features = PatchFeatures(FeatureRules.make(rules), network)
+    # A little noise, so that every feature has a healthy spread.
+    healthy = [scan(seed, shape) for seed in range(3)]
+    features.learn([(image.with_data(0.1 * image.data), brain) for image, brain in healthy])
+    rng = np.random.default_rng(5)
+    axes = np.meshgrid(*(np.arange(n) for n in shape), indexing="ij")
+    for place in rng.integers(8, np.array(shape) - 8, size=(50, 3)):
+        image, brain = scan(int(rng.integers(100, 200)), shape)
+        apart = sum((axis - p) ** 2 for axis, p in zip(axes, place, strict=True))
+        lesion = 3 * np.exp(-apart / (2 * 1.5**2))
+        planted = image.with_data((0.01 * image.data + lesion).astype(np.float32))
+        patches = features.of(planted, brain)
+        found = features.map((patches.vectors**2).mean(1), patches, brain.data)
+        peak = np.array(np.nonzero(found == found.max())).mean(axis=1)
+        # Centres of patches of four voxels lie between voxels: half a voxel more.
+        assert np.abs(peak - place).max() <= stride / 2 + 0.5, (place, peak)

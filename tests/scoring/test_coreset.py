@@ -88,6 +88,14 @@ def test_picks_are_distinct_and_cover(count: int, wide: int, seed: int, data: An
         assert nearest[picks[done]] >= nearest.max() - 1e-6
 
 
+def test_more_same_vectors_than_a_list_holds(short_lists: list[int]) -> None:
+    vectors = np.full((300, 3), 0.3, np.float32)
+    vectors[:5] = cloud("normal", 5, 3)
+    picks = greedy_coreset(vectors, 300).tolist()
+    assert sorted(picks) == list(range(300))
+    assert set(range(5)) < set(picks[:6])
+
+
 def test_seed_decides_start_and_projection() -> None:
     vectors = cloud("normal", 400, 40)
     same = [greedy_coreset(vectors, 20, seed=5, projected=8) for _ in range(2)]

@@ -170,23 +170,23 @@ def literal_weight(query: Array, bank: Array, index: int, b: int) -> float:
 def test_weights_are_those_of_the_equation(b: int) -> None:
     queries, bank = clouds("normal")
     _, indices = nearest(queries, bank)
-    found = density_weights(queries, bank, indices[:, 0], b)
+    found = density_weights(queries, indices[:, 0], bank, b)
     expected = [literal_weight(q, bank, i, b) for q, i in zip(queries, indices[:, 0], strict=True)]
     np.testing.assert_allclose(found, expected, rtol=1e-9)
     np.testing.assert_array_equal(
-        density_weights(queries, bank, indices[:, 0], b, megabytes=1), found
+        density_weights(queries, indices[:, 0], bank, b, megabytes=1), found
     )
 
 
 def test_weights_stay_finite_far_away() -> None:
     queries, bank = clouds("normal")
-    queries = queries * 1e6  # exp of such distances overflows
+    queries, bank = queries * 1e4, bank * 1e4  # exp of such distances and differences overflows
     _, indices = nearest(queries, bank)
-    weights = density_weights(queries, bank, indices[:, 0])
+    weights = density_weights(queries, indices[:, 0], bank)
     assert ((weights >= 0) & (weights <= 1)).all()
     assert weights.max() > 0.9
     # Nearest near a place, not of all: others of the neighbourhood may lie nearer to the query.
-    weights = density_weights(queries, bank, np.zeros(len(queries), dtype=np.int64))
+    weights = density_weights(queries, np.zeros(len(queries), dtype=np.int64), bank)
     assert ((weights >= 0) & (weights <= 1)).all()
 
 
@@ -195,7 +195,7 @@ def test_weight_is_high_in_a_sparse_place() -> None:
     bank = np.concatenate([crowd, [[10, 0, 0, 0]]]).astype(np.float32)
     queries = np.array([[1, 0, 0, 0], [11, 0, 0, 0]], np.float32)
     _, indices = nearest(queries, bank)
-    dense, sparse = density_weights(queries, bank, indices[:, 0], 9)
+    dense, sparse = density_weights(queries, indices[:, 0], bank, 9)
     assert dense == pytest.approx(1 - 1 / 9, abs=0.01)
     assert sparse > 0.999
 
@@ -218,9 +218,9 @@ def test_refuses_what_does_not_fit() -> None:
         with pytest.raises(SettingsError, match="radius_mm"):
             nearest_near(queries, places, bank, bank_places, radius)
     with pytest.raises(SettingsError, match="1 neighbours"):
-        density_weights(queries, bank, np.zeros(150, dtype=np.int64), b=1)
+        density_weights(queries, np.zeros(150, dtype=np.int64), bank, b=1)
     with pytest.raises(SettingsError, match="bank of 1"):
-        density_weights(queries, bank[:1], np.zeros(150, dtype=np.int64))
+        density_weights(queries, np.zeros(150, dtype=np.int64), bank[:1])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])

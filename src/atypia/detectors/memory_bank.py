@@ -31,7 +31,6 @@ class MemoryBankSettings(PatchSettings):
             "radius_mm": None,
             "place_weight": 0.0,
             "reweighted": True,
-            "normalise": False,
             "bank_share": 0.01,
             "neighbours": 1,
         },

@@ -33,7 +33,6 @@ class PadimSettings(PatchSettings):
             "dimension": 100,
             "pooled_steps": 0,
             "shrinkage": "floor",
-            "normalise": False,
         },
     }
 

@@ -71,6 +71,7 @@ class PatchAutoencoderSettings(PatchSettings):
     """Standard deviation of the denoising kind's noise; features have 1."""
     contraction: float = Field(1e-3, ge=0)
     """Weight of the contractive kind's penalty."""
+    normalise: bool = True
     most_vectors: int = Field(300_000, ge=1)
     """Patches that are learnt from; more are left out by chance."""
     vectors: int = Field(1024, ge=2)

@@ -69,15 +69,15 @@ class PatchSettings(FeatureRules, DetectorSettings):
     with exactly the network's weights. With "detector": a model folder."""
     cell: Literal[2, 4, 8, 16, 32] = 8
     """Voxels of the side of a cube that is hidden while the encoder learns."""
-    crop: int = Field(64, ge=8)
+    crop: int = Field(48, ge=8)
     """Voxels of the edge of the crops that it learns from."""
     hidden_share: float = Field(0.65, gt=0, lt=1)
     """Share of the cubes that are hidden."""
     pretraining: TrainingSettings = TrainingSettings(
-        steps=600, batch_size=4, learning_rate=1e-3, validate_every=200, weight_decay=0.05
+        steps=300, batch_size=4, learning_rate=1e-3, validate_every=100, weight_decay=0.05
     )
     """How the encoder learns."""
-    normalise: bool = True
+    normalise: bool = False
     """Subtract from a patch's score what held-out healthy scans score there, and divide by how much
     that varies."""
     normalise_mm: float = Field(6.0, ge=0)

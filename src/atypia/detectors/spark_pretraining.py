@@ -75,7 +75,7 @@ class PretrainingSettings(PreparationSettings):
     stem_stride: Literal[2, 4] = 4
     """Pixels from place to place of the finest feature map; 4 as published and for the diffusion
     method."""
-    crop: int = Field(64, ge=8)
+    crop: int = Field(48, ge=8)
     """Voxels of the edge of a crop, in volumes."""
     encoder_depth: Literal[18, 34, 50] = 18
     """Of the ResNet; the diffusion method needs the same."""

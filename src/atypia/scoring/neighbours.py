@@ -126,7 +126,7 @@ def nearest_near(
 
 
 def density_weights(
-    queries: Array, bank: Array, nearest_index: Array, b: int = 9, megabytes: int = 256
+    queries: Array, nearest_index: Array, bank: Array, b: int = 9, megabytes: int = 256
 ) -> Distances:
     """Give the factor by which PatchCore lowers distances to vectors that are common in the bank.
 
@@ -136,10 +136,12 @@ def density_weights(
 
     Parameters
     ----------
-    queries, bank
-        `(Q, D)` and `(M, D)`.
+    queries
+        `(Q, D)`.
     nearest_index
         `(Q,)`, `m*` of each query, from `nearest` or `nearest_near`.
+    bank
+        `(M, D)`.
     b
         Neighbours, 2 or more; all vectors when the bank has fewer.
     megabytes
