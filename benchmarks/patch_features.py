@@ -32,6 +32,14 @@ from benchmarks import real_t1
 SEED = 0
 OUTPUT = Path("benchmark-output/patch_features")
 LESIONS = ("tumour", "stroke")
+SHOWN = (
+    "autoencoder random",
+    "autoencoder standard",
+    "memory_bank descriptors",
+    "padim descriptors",
+    "zscore",
+)
+"""Methods in the picture."""
 
 
 def run(quick: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -125,6 +133,8 @@ def _compared(
         )
         seconds[name] = time.process_time() - begun
     everyone |= load_baselines(model)
+    if "modality" not in common:
+        _draw(everyone, cohorts["test"], folder.parent / "patch-features.png")
     found = evaluate_detectors(everyone, cohorts["test"], cache=cache)
     evaluation = found.evaluation.to_json()
     print(tables(evaluation) + "\n")
@@ -152,3 +162,34 @@ def _methods(encoder: Path) -> dict[str, tuple[str, dict[str, Any]]]:
         "padim learnt": ("padim", learnt),
         "padim descriptors": ("padim", {"features": "descriptors"}),
     }
+
+
+def _draw(everyone: Mapping[str, Detector], tested: Cohort, path: Path) -> None:
+    """Draw the first scan of each lesion with the scores of some methods, not hand-picked."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    shown = [name for name in SHOWN if name in everyone]
+    firsts = [next(s for s in tested if s.condition == lesion) for lesion in LESIONS]
+    figure, axes = pyplot.subplots(2, len(shown) + 1, figsize=(2 * (len(shown) + 1), 4.6))
+    for row, scan in zip(axes, firsts, strict=True):
+        lesion = scan.lesion().data
+        place = int(lesion.sum(axis=(0, 1)).argmax())
+        image = scan.image("T2w").data[..., place].T
+        outline = lesion[..., place].T
+        row[0].imshow(image, cmap="gray", origin="lower")
+        row[0].set_ylabel(scan.condition, fontsize=9)
+        for axis, name in zip(row[1:], shown, strict=True):
+            score = everyone[name].score_map(scan).data
+            high = float(score.max())
+            axis.imshow(score[..., place].T, cmap="magma", origin="lower", vmin=0, vmax=high)
+        for axis in row:
+            axis.contour(outline, levels=[0.5], colors="#4aa3ff", linewidths=0.9)
+            axis.set(xticks=[], yticks=[])
+    for axis, name in zip(axes[0], ("scan", *shown), strict=True):
+        axis.set_title(name.removesuffix(" *"), fontsize=9)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)

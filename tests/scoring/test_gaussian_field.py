@@ -10,12 +10,7 @@ from sklearn.covariance import OAS, LedoitWolf, ShrunkCovariance
 
 from atypia.errors import InputError, SettingsError
 from atypia.scoring import gaussian_field
-from atypia.scoring.gaussian_field import (
-    fit_gaussian_field,
-    mahalanobis,
-    shrinkage_shares,
-)
-from atypia.scoring.mahalanobis import shrinkage_intensity
+from atypia.scoring.gaussian_field import fit_gaussian_field, mahalanobis
 from atypia.volume import Array
 
 SUBJECTS, LOCATIONS, FEATURES = 14, 25, 6
@@ -80,23 +75,6 @@ def test_each_location_is_that_of_scikit_learn(
         expected = literal_distance(scan[place], mean, covariance)
         assert distances[place] == pytest.approx(expected, rel=2e-4)
     assert field.mean.dtype == field.factor.dtype == distances.dtype == np.float32
-
-
-@pytest.mark.parametrize("rule", ["ledoit_wolf", "oas"])
-@pytest.mark.parametrize("count", [2, 3, 14, 200])
-def test_shares_are_those_of_one_covariance_at_a_time(rule: Any, count: int) -> None:
-    rng = np.random.default_rng(count)
-    scales = np.geomspace(0.01, 10, FEATURES) ** rng.uniform(0, 1, (30, 1))
-    samples = rng.standard_normal((30, count, FEATURES)) * scales[:, None]
-    away = samples - samples.mean(axis=1, keepdims=True)
-    covariances = away.transpose(0, 2, 1) @ away / count
-    fourth = (np.square(away).sum(axis=2) ** 2).mean(axis=1)
-    found = shrinkage_shares(covariances, fourth, np.full(30, count), rule)
-    expected = [shrinkage_intensity(a @ a.T, FEATURES, rule) for a in away]
-    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
-    if count == 14:
-        assert found.min() < 0.3
-        assert found.std() > 0.02
 
 
 @pytest.mark.parametrize("shrinkage", ["ledoit_wolf", "oas", 0.2])

@@ -38,7 +38,7 @@ class PadimSettings(PatchSettings):
 
     reduction: Reduction = "pca"
     dimension: int = Field(24, ge=1)
-    shrinkage: Literal["ledoit_wolf", "oas", "floor"] = "ledoit_wolf"
+    shrinkage: Literal["ledoit_wolf", "oas", "floor"] = "oas"
     """Of the covariances: by Ledoit and Wolf, by oracle approximation, or 0.01 added to every
     variance, as published."""
     pooled_steps: int = Field(1, ge=0)

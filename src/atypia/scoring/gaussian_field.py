@@ -4,24 +4,20 @@ Source: PaDiM (Defard et al. 2020, arXiv 2011.08785, section III). Scans in one 
 of features at each location, and a new scan scores by its Mahalanobis distance to the healthy ones
 there. The paper has hundreds of images and adds 0.01 to the diagonal; with tens of scans and as
 many features a covariance needs more: shrinkage, and the samples of neighbouring locations.
-
-Shrinkage is that of `atypia.scoring.mahalanobis.shrinkage_intensity`, for many covariances at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
 
 from atypia.errors import InputError, SettingsError, unknown_name
+from atypia.scoring.shrinkage import Rule, shrinkage_share
 from atypia.volume import Array
-
-Rule = Literal["ledoit_wolf", "oas"]
-"""How the share of the identity follows from the samples; see `shrinkage_shares`."""
 
 MEGABYTES = 16
 """Memory for the locations that are treated at once."""
@@ -139,40 +135,6 @@ def mahalanobis(field: GaussianField, vectors: Array, numbers: Array | None = No
     return distances
 
 
-def shrinkage_shares(covariances: Array, fourth: Array, count: Array, rule: Rule) -> Array:
-    """Give the share of the identity in each of many shrunk covariances.
-
-    Parameters
-    ----------
-    covariances
-        `(L, D, D)`, sums of products of deviations from the mean by the number of samples.
-    fourth
-        `(L,)`, mean over the samples of the deviations' length to the power of four.
-    count
-        `(L,)`, samples.
-    rule
-        As in `atypia.scoring.mahalanobis.shrinkage_intensity`, whose sources hold.
-
-    Returns
-    -------
-    numpy.ndarray
-        float64 `(L,)`, between 0 and 1.
-    """
-    wide = covariances.shape[-1]
-    squared = np.square(covariances).sum(axis=(1, 2))
-    mean = np.trace(covariances, axis1=1, axis2=2) / wide
-    excess = np.maximum(squared - wide * mean**2, 0)
-    if rule == "oas":
-        top = squared + (wide * mean) ** 2
-        bottom = (count + 1) * excess
-        shares = np.divide(top, bottom, out=np.ones(len(top)), where=bottom > 0)
-        return np.asarray(np.minimum(shares, 1))
-    noise = np.maximum((fourth - squared) / np.maximum(count, 1), 0)
-    lesser = np.minimum(noise, excess)
-    # Without noise there is nothing to shrink, as when the samples are all the same.
-    return np.asarray(np.divide(lesser, excess, out=np.zeros(len(noise)), where=excess > 0))
-
-
 def _samples(vectors: Array, present: Array, members: Array) -> tuple[Array, Array]:
     """Collect the samples of some locations: `(l, S K, D)`, and which count, `(l, S K)`."""
     counted = (present[:, members] & (members >= 0)).transpose(1, 0, 2).reshape(len(members), -1)
@@ -198,7 +160,9 @@ def _factors(
     """Give the inverse Cholesky factors of shrunk covariances; the identity for want of samples."""
     identity = np.eye(covariances.shape[-1])
     if isinstance(shrinkage, str):
-        share = shrinkage_shares(covariances, fourth, count, shrinkage)
+        squared = np.square(covariances).sum(axis=(1, 2))
+        trace = np.trace(covariances, axis1=1, axis2=2)
+        share = shrinkage_share(squared, trace, fourth, count, len(identity), shrinkage)
     else:
         share = np.full(len(count), float(shrinkage))
     level = share * np.trace(covariances, axis1=1, axis2=2) / len(identity) + floor

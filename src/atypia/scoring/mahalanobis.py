@@ -27,6 +27,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from atypia.errors import InputError, SettingsError, unknown_name
+from atypia.scoring.shrinkage import shrinkage_share
 from atypia.volume import Array
 
 Covariance = Literal["low_rank", "diagonal", "low_rank_diagonal", "ledoit_wolf", "oas", "patch"]
@@ -187,9 +188,7 @@ def shrinkage_intensity(
     voxels
         Number `P` of columns of `A`.
     covariance
-        ``"ledoit_wolf"``: Ledoit and Wolf 2004 (doi:10.1016/S0047-259X(03)00096-4), lemma 3.3;
-        ``"oas"``: Chen et al. 2010 (doi:10.1109/TSP.2010.2053029), equation 23, with the changes
-        that scikit-learn documents.
+        See `atypia.scoring.shrinkage`.
 
     Returns
     -------
@@ -198,15 +197,9 @@ def shrinkage_intensity(
     """
     count = len(gram)
     squared = float((gram**2).sum()) / count**2
-    mean = float(np.trace(gram)) / count / voxels
-    excess = squared - voxels * mean**2
-    if covariance == "oas":
-        top = squared / voxels**2 + mean**2
-        bottom = (count + 1) * excess / voxels**2
-        return min(top / bottom, 1.0) if bottom > 0 else 1.0
-    noise = (float((np.diag(gram) ** 2).sum()) / count - squared) / count
-    # Without noise there is nothing to shrink, as when the samples are all the same.
-    return min(noise, excess) / excess if noise > 0 and excess > 0 else 0.0
+    fourth = float((np.diag(gram) ** 2).sum()) / count
+    trace = float(np.trace(gram)) / count
+    return float(shrinkage_share(squared, trace, fourth, count, voxels, covariance))
 
 
 # -- reading slices ---------------------------------------------------------------------------
