@@ -172,8 +172,8 @@ def test_epochs_replace_steps_and_snapshots_are_kept(tmp_path: Path) -> None:
     assert kept == ["epoch-0002.safetensors", "epoch-0004.safetensors"]
     last, middle = (load_file(tmp_path / "snapshots" / name) for name in reversed(kept))
     for name, weight in net.state_dict().items():
-        assert torch.equal(last[name], weight)
-        assert not torch.equal(middle[name], weight)
+        assert torch.equal(last[f"network.{name}"], weight)
+        assert not torch.equal(middle[f"network.{name}"], weight)
 
 
 def test_learning_rate_drops_to_a_tenth(tmp_path: Path) -> None:

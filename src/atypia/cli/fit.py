@@ -36,6 +36,7 @@ def command_for(method: str) -> Callable[..., int]:
         cache: Cache = None,
         workers: Workers = None,
         overwrite: bool = False,
+        start: Path | None = None,
         settings: DetectorSettings | None = None,
     ) -> int:
         given = {} if settings is None else settings.explicit()
@@ -51,6 +52,7 @@ def command_for(method: str) -> Callable[..., int]:
                 cache=cache,
                 workers=workers,
                 overwrite=overwrite,
+                start=start,
                 progress=progress,
             )
         if not is_first_process():
@@ -75,6 +77,9 @@ def command_for(method: str) -> Callable[..., int]:
         TOML file of settings; flags override it, it overrides the preset.
     overwrite
         Replace a finished model in the output folder.
+    start
+        Go on from a snapshot (`snapshots/epoch-NNNN.safetensors` of a model) or checkpoint of
+        another run with the same network, at its step and with the settings given here.
     """
     annotations: dict[str, Any] = {
         "cohort": Path,
@@ -85,6 +90,7 @@ def command_for(method: str) -> Callable[..., int]:
         "cache": Cache,
         "workers": Workers,
         "overwrite": Annotated[bool, Parameter(negative="")],
+        "start": Path | None,
         "settings": Annotated[kind.settings_class, Parameter(name="*")],
         "return": int,
     }

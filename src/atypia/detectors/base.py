@@ -21,7 +21,13 @@ from atypia.calibration import Calibration
 from atypia.cohort.scan import Cohort, Scan
 from atypia.cohort.splits import require_disjoint
 from atypia.detectors.prediction import Finding, Prediction, apply_calibration
-from atypia.detectors.training_scans import PreparationSettings, all_prepared, identified_plan
+from atypia.detectors.training_scans import (
+    PreparationSettings,
+    all_prepared,
+    begin,
+    digest_of_start,
+    identified_plan,
+)
 from atypia.errors import (
     AtypiaError,
     CohortError,
@@ -164,6 +170,7 @@ class Detector(ABC):
         folder: Path | None = None,
         cache: Path | None = None,
         workers: int | None = 1,
+        start: Path | None = None,
         progress: Progress = silent,
     ) -> Self:
         """Learn what healthy looks like.
@@ -178,6 +185,9 @@ class Detector(ABC):
             Folder of prepared scans that other fits and predictions share.
         workers
             Processes that prepare scans; None for one a core.
+        start
+            A snapshot or checkpoint of another run with the same network: training goes on from
+            its step (needs `folder`).
         progress
             Listener.
 
@@ -192,8 +202,10 @@ class Detector(ABC):
             Empty cohort, a scan labelled abnormal, or scans that cannot be read (all are named).
         """
         cohort.require_healthy("training")
-        plan, modality, identity = self._plan_for(cohort)
-        _, people = self._learnt_before()
+        plan, modality, identity = self._plan_for(cohort, start)
+        people = {scan.person for scan in cohort} | set(self._learnt_before()[1])
+        if folder is not None:
+            people |= begin(folder, identity, start, people)
         results = prepare_all(
             cohort, plan, modality, cache=cache, workers=workers, progress=progress
         )
@@ -207,7 +219,7 @@ class Detector(ABC):
             "scans": len(cohort),
             "modality": modality,
             "identity": identity,
-            "people": sorted({scan.person for scan in cohort} | set(people)),
+            "people": sorted(people),
             **self._provenance(),
         }
         return self
@@ -328,12 +340,14 @@ class Detector(ABC):
         """Sixteen digits that change with what was learnt and how scans are scored."""
         return files.digest(self.trained_on.get("identity", ""), self.settings.digest())
 
-    def identity_of(self, cohort: Cohort) -> str:
-        """Digest of method, settings, plan and scans: the same one means the same fit."""
-        return self._plan_for(cohort)[2]
+    def identity_of(self, cohort: Cohort, start: Path | None = None) -> str:
+        """Digest of method, settings, plan, scans and start: the same one means the same fit."""
+        return self._plan_for(cohort, start)[2]
 
-    def _plan_for(self, cohort: Cohort) -> tuple[Plan, str, str]:
+    def _plan_for(self, cohort: Cohort, start: Path | None = None) -> tuple[Plan, str, str]:
         digests, _ = self._learnt_before()
+        if start is not None:
+            digests = [*digests, digest_of_start(start)]
         return identified_plan(cohort, self.settings, self.method, *digests)
 
     def _prepared(self, scan: Scan, cache: Path | None) -> tuple[Plan, Prepared]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 from pydantic import Field
 
 from atypia import __version__, files
 from atypia.cohort.scan import Cohort
-from atypia.errors import CohortError
+from atypia.errors import CohortError, ModelError
 from atypia.preprocessing import Failure, Plan, Prepared, make_plan
 from atypia.preprocessing.presets import Alignment
 from atypia.settings import Settings
+
+PEOPLE = "people.json"
+"""In a training folder and beside snapshots: who was learnt from."""
 
 
 class PreparationSettings(Settings):
@@ -106,3 +110,56 @@ def divided(
         kept = max(1, kept)
     held_out = [scans[i] for i in order[:kept]]
     return [scans[i] for i in order[kept:]] or held_out, held_out
+
+
+def begin(folder: Path, identity: str, start: Path | None, people: Iterable[str]) -> set[str]:
+    """Note in a training folder who is learnt from, and begin where another run stands.
+
+    Parameters
+    ----------
+    folder
+        Of the unfinished run.
+    start
+        A snapshot or checkpoint of another run, or None.
+    people
+        Learnt from in this run.
+
+    Returns
+    -------
+    set of str
+        Those behind the start.
+
+    Raises
+    ------
+    ModelError
+        The start cannot be read, or nothing beside it tells whom it has learnt from.
+    """
+    before: set[str] = set()
+    if start is not None:
+        known = [place / PEOPLE for place in (start.parent, start.parent.parent)]
+        told = next((place for place in known if place.exists()), None)
+        if told is None:
+            problem = f"has no {PEOPLE} beside it, which tells whom it has learnt from"
+            raise ModelError(start, problem, "Leave snapshots in the folder of their model")
+        before = set(files.read_json(told))
+        # Only where training is asked for: it costs torch.
+        from atypia.training.checkpoint import start_from
+
+        start_from(start, folder, identity)
+    files.write_json(folder / PEOPLE, sorted(before | set(people)))
+    return before
+
+
+def digest_of_start(start: Path) -> str:
+    """Give the digest of a snapshot or checkpoint.
+
+    Raises
+    ------
+    ModelError
+        It cannot be read.
+    """
+    try:
+        return files.sha256(start)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ModelError(start, f"cannot be read ({reason})", "Check the path") from error

@@ -15,6 +15,7 @@ from atypia.detectors.model_folder import (
     save_calibration,
     save_detector,
 )
+from atypia.detectors.training_scans import PEOPLE
 from atypia.errors import ModelError, OutputError
 from atypia.progress import Progress, silent
 from atypia.registry import METHODS, detector_class, method_named
@@ -31,6 +32,7 @@ def fit_model(
     cache: Path | None = None,
     workers: int | None = None,
     overwrite: bool = False,
+    start: Path | None = None,
     progress: Progress = silent,
 ) -> Detector:
     """Fit a method and all baselines on the same scans and write one model folder.
@@ -50,15 +52,19 @@ def fit_model(
         Folder of prepared scans; by default one inside the model folder, removed at the end.
     overwrite
         Replace a finished model of other settings or scans.
+    start
+        A snapshot or checkpoint of another run with the same network, from which to go on.
 
     Raises
     ------
     OutputError
         `folder` holds another model, or something that is no model.
+    ModelError
+        `start` cannot be read or is of another network.
     """
     folder = Path(folder)
     detector = detector_class(method)(settings)
-    if not overwrite and (finished := _finished(detector, cohort, folder)):
+    if not overwrite and (finished := _finished(detector, cohort, folder, start)):
         return finished
     require_usable(folder, overwrite)
     unfinished = folder / UNFINISHED
@@ -67,6 +73,7 @@ def fit_model(
         folder=unfinished,
         cache=cache or unfinished / "prepared",
         workers=workers,
+        start=start,
         progress=progress,
     )
     if not is_first_process():
@@ -84,7 +91,9 @@ def fit_model(
     return detector
 
 
-def _finished(detector: Detector, cohort: Cohort, folder: Path) -> Detector | None:
+def _finished(
+    detector: Detector, cohort: Cohort, folder: Path, start: Path | None
+) -> Detector | None:
     """Give the model in a folder if it is the finished one of this very run, else None."""
     if not (folder / "detector.json").exists():
         return None
@@ -92,7 +101,7 @@ def _finished(detector: Detector, cohort: Cohort, folder: Path) -> Detector | No
         there = load_detector(folder)
     except ModelError:
         return None
-    return there if there.trained_on["identity"] == detector.identity_of(cohort) else None
+    return there if there.trained_on["identity"] == detector.identity_of(cohort, start) else None
 
 
 def calibrate_model(
@@ -165,6 +174,8 @@ def close(unfinished: Path, folder: Path) -> None:
     for kept in ("tensorboard", "snapshots"):
         if (unfinished / kept).is_dir():
             shutil.copytree(unfinished / kept, folder / kept, dirs_exist_ok=True)
+    if (folder / "snapshots").is_dir() and (unfinished / PEOPLE).exists():
+        shutil.copy(unfinished / PEOPLE, folder / "snapshots" / PEOPLE)
     shutil.rmtree(unfinished, ignore_errors=True)
 
 

@@ -65,8 +65,15 @@ class Checkpoint:
 
     def save(self) -> None:
         """Write the file atomically."""
-        if self.path is None:
-            return
+        if self.path is not None:
+            self._write(self.path)
+
+    def snapshot(self, epoch: int) -> None:
+        """Keep the state of this moment in `snapshots/epoch-NNNN.safetensors`."""
+        if self.folder is not None:
+            self._write(Path(self.folder) / "snapshots" / f"epoch-{epoch:04d}.safetensors")
+
+    def _write(self, path: Path) -> None:
         tensors = {f"network.{k}": v for k, v in self._weights().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{k}": v for k, v in state.items()}
@@ -80,17 +87,8 @@ class Checkpoint:
             "rounds_without_gain": self.rounds_without_gain,
         }
         copies = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-        with files.replacing(self.path) as temporary:
-            save_file(copies, temporary, metadata={"training": json.dumps(counts)})
-
-    def snapshot(self, epoch: int) -> None:
-        """Keep the weights of this moment in `snapshots/epoch-NNNN.safetensors`."""
-        if self.folder is None:
-            return
-        path = Path(self.folder) / "snapshots" / f"epoch-{epoch:04d}.safetensors"
-        metadata = {"training": json.dumps({"identity": self.identity, "step": self.step})}
         with files.replacing(path) as temporary:
-            save_file(cpu_copy(self.network), temporary, metadata=metadata)
+            save_file(copies, temporary, metadata={"training": json.dumps(counts)})
 
     def load(self) -> None:
         """Go on from the file, if there is one.
@@ -104,14 +102,7 @@ class Checkpoint:
         """
         if self.path is None or not self.path.exists():
             return
-        try:
-            with safe_open(self.path, framework="pt") as file:
-                counts = json.loads(file.metadata()["training"])
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
-            raise ModelError(
-                self.path, f"is damaged ({error})", "Delete it to train from the start"
-            ) from error
+        counts, tensors = _read(self.path, "Delete it to train from the start")
         if counts["identity"] != self.identity:
             raise OutputError(
                 self.path,
@@ -121,7 +112,13 @@ class Checkpoint:
         self.step, self.best_step = counts["step"], counts["best_step"]
         self.best_loss, self.latest = counts["best_loss"], counts["latest"]
         self.rounds_without_gain = counts["rounds_without_gain"]
-        self.network.load_state_dict(_part(tensors, "network."))
+        try:
+            self.network.load_state_dict(_part(tensors, "network."))
+        except RuntimeError as error:
+            told = " ".join(str(error).split())
+            raise ModelError(
+                self.path, f"is of another network ({told})", "Keep the settings of its run"
+            ) from error
         self.best = _part(tensors, "best.") or None
         self._load_optimizer(_part(tensors, "optimizer."))
 
@@ -135,6 +132,45 @@ class Checkpoint:
             state.setdefault(int(index), {})[name] = value
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def start_from(source: Path, folder: Path, identity: str) -> None:
+    """Let a new run begin where a checkpoint or snapshot of another one stands.
+
+    Parameters
+    ----------
+    source
+        `checkpoint.safetensors` of an unfinished run, or one of its snapshots.
+    folder
+        Of the new run. If it has a checkpoint of its own already, it goes on from that one.
+    identity
+        Of the new run.
+
+    Raises
+    ------
+    ModelError
+        The source cannot be read.
+    """
+    place = folder / "checkpoint.safetensors"
+    if place.exists() and _read(place, "Delete it")[0]["identity"] == identity:
+        return
+    counts, tensors = _read(source, "Name a file of `snapshots`, or a checkpoint")
+    # What was best under other settings or scans says nothing about this run.
+    fresh = {"best_step": 0, "best_loss": None, "latest": None, "rounds_without_gain": 0}
+    kept = {key: value for key, value in tensors.items() if not key.startswith("best.")}
+    told = json.dumps(counts | fresh | {"identity": identity})
+    with files.replacing(place) as temporary:
+        save_file(kept, temporary, metadata={"training": told})
+
+
+def _read(path: Path, remedy: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Give counts and tensors of a checkpoint."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            counts: dict[str, Any] = json.loads(file.metadata()["training"])
+            return counts, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
+        raise ModelError(path, f"is no whole checkpoint ({error})", remedy) from error
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
