@@ -48,7 +48,7 @@ class FeatureRules(Settings):
     """Voxels from patch to patch; none: half a patch."""
     least_brain: float = Field(0.25, gt=0, le=1)
     """Patches with a smaller share of brain are left out."""
-    layers: tuple[int, ...] = (0, 1)
+    layers: tuple[int, ...] = (0,)
     """Feature maps of the network that are read, from 0, the finest."""
     descriptors: tuple[str, ...] = GROUPS
     """Groups of written-down descriptors, with `features` descriptors."""
