@@ -219,3 +219,32 @@ def test_faster_parameters_resume_as_well(tmp_path: Path, stop_at: int) -> None:
     train(again, loss, 10, settings(), seed=1, rates=rates, folder=tmp_path)
     for name, value in unbroken.state_dict().items():
         assert torch.equal(again.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("stop_at", [None, 15, 24])
+def test_learning_rate_halves_where_three_validations_bring_nothing(
+    tmp_path: Path, stop_at: int | None
+) -> None:
+    """Also by a run that was killed and goes on, after the first halving or just at it."""
+    told = [5.0, 4.0, 4.5, 4.0, 6.0, 3.0, 3.0, 3.5, 4.0, 4.0, 4.0, 9.0]
+    chosen = settings(
+        steps=36, validate_every=3, schedule="plateau", warmup_steps=0, learning_rate=0.08
+    )
+
+    def interrupt(task: str, done: int, total: int, note: str = "") -> None:
+        if done == stop_at:
+            raise KeyboardInterrupt
+
+    losses = iter(told)
+    options = {"seed": 1, "validation": lambda net: next(losses), "folder": tmp_path}
+    if stop_at:
+        with pytest.raises(KeyboardInterrupt):
+            train(network(), loss, 10, chosen, progress=interrupt, **options)
+    train(network(), loss, 10, chosen, **options)
+    rates = [entry["learning_rate"] for entry in read_log(tmp_path / "training.jsonl")]
+    assert rates == pytest.approx([0.08] * 15 + [0.04] * 12 + [0.02] * 9)
+
+
+def test_a_batch_over_several_epochs_is_that_of_single_scans() -> None:
+    alone = [batch_of(3, 1, step, seed=5)[0] for step in range(20)]
+    assert [batch_of(3, 10, step, seed=5) for step in (0, 1)] == [alone[:10], alone[10:]]

@@ -34,7 +34,10 @@ from atypia.volume import Array, Volume
 Reduction = Literal["none", "random", "pca", "whitened"]
 
 LEAST_SPREAD = 1e-6
-"""Features that vary less over healthy patches are constant: they are not blown up."""
+"""Features that vary less over healthy patches are constant: they do not count."""
+USUAL_SHARE = 0.1
+"""Features that vary less than this share of the usual spread are taken to vary that much: nearly
+constant ones, which untrained networks have, would be blown up."""
 LARGEST_SAMPLE = 100_000
 """Patches by which the reduction is learnt."""
 
@@ -176,7 +179,10 @@ class PatchFeatures(nn.Module):
         sample = torch.cat(drawn)
         self.mean.copy_(sample.mean(dim=0))
         spread = sample.std(dim=0, correction=0)
-        self.scale.copy_(torch.where(spread > LEAST_SPREAD, spread, torch.inf))
+        varies = spread > LEAST_SPREAD
+        if bool(varies.any()):
+            spread = spread.clamp(min=USUAL_SHARE * float(spread[varies].median()))
+        self.scale.copy_(torch.where(varies, spread, torch.inf))
         if self.rules.reduction == "random":
             rng = np.random.default_rng([self.seed, 5])
             drawn_matrix = rng.normal(size=self.projection.shape) / self.projection.shape[1] ** 0.5

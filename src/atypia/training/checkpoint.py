@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from atypia import files
 from atypia.errors import ModelError, OutputError
 
+PLATEAU = 3
+"""Validations in a row without gain after which schedule "plateau" halves the learning rate."""
+
 
 class Checkpoint:
     """The state of a training run, in memory and (with a folder) on disk.
@@ -38,6 +41,7 @@ class Checkpoint:
         self.best_loss: float | None = None
         self.latest: float | None = None
         self.rounds_without_gain = 0
+        self.halvings = 0
         self.best: dict[str, Tensor] | None = None
 
     @property
@@ -53,6 +57,7 @@ class Checkpoint:
             self.best = {k: v.detach().cpu().clone() for k, v in self._weights().items()}
         else:
             self.rounds_without_gain += 1
+            self.halvings += self.rounds_without_gain % PLATEAU == 0
 
     def exhausted(self, patience: int) -> bool:
         """Tell whether the last `patience` validations brought nothing."""
@@ -85,6 +90,7 @@ class Checkpoint:
             "best_loss": self.best_loss,
             "latest": self.latest,
             "rounds_without_gain": self.rounds_without_gain,
+            "halvings": self.halvings,
         }
         copies = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
         with files.replacing(path) as temporary:
@@ -112,6 +118,7 @@ class Checkpoint:
         self.step, self.best_step = counts["step"], counts["best_step"]
         self.best_loss, self.latest = counts["best_loss"], counts["latest"]
         self.rounds_without_gain = counts["rounds_without_gain"]
+        self.halvings = counts.get("halvings", 0)  # older files have none
         try:
             self.network.load_state_dict(_part(tensors, "network."))
         except RuntimeError as error:
@@ -157,6 +164,7 @@ def start_from(source: Path, folder: Path, identity: str) -> None:
     counts, tensors = _read(source, "Name a file of `snapshots`, or a checkpoint")
     # What was best under other settings or scans says nothing about this run.
     fresh = {"best_step": 0, "best_loss": None, "latest": None, "rounds_without_gain": 0}
+    fresh["halvings"] = 0
     kept = {key: value for key, value in tensors.items() if not key.startswith("best.")}
     told = json.dumps(counts | fresh | {"identity": identity})
     with files.replacing(place) as temporary:

@@ -43,9 +43,10 @@ class TrainingSettings(Settings):
     batch_size: int = Field(2, ge=1)
     """Scans a step, on each device."""
     learning_rate: float = Field(1e-3, gt=0)
-    schedule: Literal["constant", "cosine", "drop", "halve"] = "cosine"
-    """Cosine to a hundredth; a drop to a tenth after `drop_at` of the steps; or half as much each
-    time that `halve_every` of the steps has passed."""
+    schedule: Literal["constant", "cosine", "drop", "halve", "plateau"] = "cosine"
+    """Cosine to a hundredth; a drop to a tenth after `drop_at` of the steps; half as much each time
+    that `halve_every` of the steps has passed; or half as much each time that three validations in
+    a row brought nothing."""
     drop_at: float = Field(0.6, gt=0, le=1)
     """Share of the steps after which the learning rate drops (schedule "drop")."""
     halve_every: float = Field(0.25, gt=0, le=1)
@@ -142,7 +143,7 @@ def train(
         for step in range(state.step, steps):
             if state.exhausted(settings.patience):
                 break
-            rate = _learning_rate(settings, step / steps, step)
+            rate = _learning_rate(settings, step / steps, step, state.halvings)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["factor"]
             value = _step(fabric, trained, optimizer, loss, count, settings, seed, step)
@@ -179,11 +180,11 @@ def batch_of(
 ) -> list[int]:
     """Give the scans of one step: every scan once an epoch, in a fresh order each epoch."""
     first = (step * ranks + rank) * size
-    chosen = []
-    for position in range(first, first + size):
-        epoch, place = divmod(position, count)
+    chosen: list[int] = []
+    while len(chosen) < size:
+        epoch, place = divmod(first + len(chosen), count)
         order = np.random.default_rng([seed, epoch]).permutation(count)
-        chosen.append(int(order[place]))
+        chosen += order[place : place + size - len(chosen)].tolist()
     return chosen
 
 
@@ -267,12 +268,14 @@ def _steps(settings: TrainingSettings, count: int) -> int:
     return settings.epochs * _steps_of_an_epoch(settings, count)
 
 
-def _learning_rate(settings: TrainingSettings, share: float, step: int) -> float:
+def _learning_rate(settings: TrainingSettings, share: float, step: int, halvings: int = 0) -> float:
     rate = settings.learning_rate * min(1.0, (step + 1) / max(1, settings.warmup_steps))
     if settings.schedule == "cosine":
         return float(rate * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * share))))
     if settings.schedule == "halve":
         return float(rate * 0.5 ** int(share / settings.halve_every))
+    if settings.schedule == "plateau":
+        return float(rate * 0.5**halvings)
     if settings.schedule == "drop" and share >= settings.drop_at:
         return rate * 0.1
     return rate
