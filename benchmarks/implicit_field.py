@@ -31,7 +31,7 @@ FULL = {
     "steps": 1500,
     "train": 12,
     "points": 2048,
-    "tested": [911, 912, 913, 914],
+    "tested": [911, 912, 913],
     "run": [[501, 2000], [101, 10_000]],
     "timed": [3, 1, 2],
 }
@@ -171,7 +171,7 @@ def literal(folder: str, size: dict[str, Any], seed: int) -> None:
 
 
 def ours(folder: str, size: dict[str, Any], seed: int) -> None:
-    """Fit and decode with the package, by its own rules and filter."""
+    """Fit and decode with the package, by its own rules and score and the published filter."""
     detector, scan, _ = _parts(folder, size, seed)
     found = []
 
@@ -181,7 +181,7 @@ def ours(folder: str, size: dict[str, Any], seed: int) -> None:
     before = timing.forget_peak()
     cpu_s, _ = timing.cpu_seconds(score)
     own_mb = timing.memory_mb("VmHWM") - before
-    published = detector.but(score_from="likelihood", mean_mm=15 * 210 / size["size"])._score(scan)
+    published = detector.but(score_from="likelihood")._score(scan)
     print(
         json.dumps(
             {
@@ -215,6 +215,8 @@ def _detector(size: dict[str, Any]) -> Any:
         "margin_mm": 6.0,
         "points": size["points"],
         "coordinates": "millimetres",
+        # Fit and decoding are compared, not filters: the published mean over 15 voxels for both.
+        "mean_mm": 15 * 210 / size["size"],
         "seed": SEED,
         "training": {
             "steps": size["steps"],
