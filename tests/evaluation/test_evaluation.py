@@ -7,17 +7,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from atypia.calibration import Threshold
+from atypia.errors import SettingsError
 from atypia.evaluation import auroc, dice
 from atypia.evaluation.evaluation import (
     HEALTHY_COLUMNS,
     LESION_COLUMNS,
+    LESION_WISE_COLUMNS,
     SUBJECT_COLUMNS,
     Evaluation,
     ScanResult,
+    detection_figures,
     tables,
 )
+from atypia.evaluation.masks import hausdorff_95
 from atypia.evaluation.table import Column, cell, markdown
 
 SHAPE = (10, 10, 10)
@@ -161,7 +166,7 @@ def test_everything_is_json_and_makes_tables() -> None:
     assert values["baselines"] == ["base"]
     assert len(values["scans"]) == 12
     text = tables(values)
-    for columns in (LESION_COLUMNS, SUBJECT_COLUMNS, HEALTHY_COLUMNS):
+    for columns in (LESION_COLUMNS, LESION_WISE_COLUMNS, SUBJECT_COLUMNS, HEALTHY_COLUMNS):
         assert all(column.title in text for column in columns)
     assert "base *" in text
     assert "Oracle Dice is an upper bound" in text
@@ -214,3 +219,146 @@ def test_a_threshold_that_other_labels_chose_stands_beside_the_calibrated_one() 
     (row,) = (r for r in plain.lesion_rows() if r["method"] == "m")
     assert row["pooled_labelled_dice"] is None
     assert row["labelled_dice"]["mean"] is None
+
+
+def test_lesions_one_by_one_stand_in_their_own_table() -> None:
+    evaluation = full()
+    evaluation.add(result("t9", "tumour", 19, own_mask=LESION))
+    evaluation.add(result("u", "unknown", 5))
+    rows = {(r["condition"], r["method"], r["mask"]): r for r in evaluation.lesion_wise_rows()}
+    # Who knows nothing of a scan's lesions cannot call a component false.
+    assert list(rows) == [
+        ("healthy", "m", "calibrated"), ("healthy", "base *", "calibrated"),
+        ("tumour", "m", "calibrated"), ("tumour", "base *", "calibrated"), ("tumour", "m", "own"),
+    ]  # fmt: skip
+    row = rows["tumour", "m", "calibrated"]
+    seeds = (10, 11, 12, 19)
+    masks = [(result("", "tumour", seed).score_map > 2) & BRAIN for seed in seeds]
+    labelled = [ndimage.label(mask, np.ones((3, 3, 3))) for mask in masks]
+    true = [
+        np.unique(labels[LESION & mask]).size
+        for (labels, _), mask in zip(labelled, masks, strict=True)
+    ]
+    false = [count - hit for (_, count), hit in zip(labelled, true, strict=True)]
+    assert (row["scans"], row["subjects"], row["lesions"], row["detected"]) == (4, 4, 4, 4)
+    assert row["components"] == sum(true) + sum(false)
+    assert row["recall"]["mean"] == 1
+    assert row["precision"]["mean"] == pytest.approx(sum(true) / (sum(true) + sum(false)))
+    assert row["false_positives"]["mean"] == np.mean(false) > 0
+    assert row["hd95_mm"]["mean"] == pytest.approx(
+        np.mean([hausdorff_95(mask, LESION, (1.0, 1.0, 1.0)) for mask in masks])
+    )
+    assert row["least_overlap"] == 0
+    own = rows["tumour", "m", "own"]
+    assert (own["f1"]["mean"], own["hd95_mm"]["mean"], own["scans"]) == (1, 0, 1)
+    healthy = rows["healthy", "m", "calibrated"]
+    assert (healthy["lesions"], healthy["recall"]["mean"]) == (0, None)
+    assert healthy["precision"]["mean"] == 0
+    assert healthy["hd95_mm"]["mean"] is None
+    shown = tables(evaluation.to_json())
+    assert "Lesions one by one" in shown
+    assert "FP per scan" in shown
+
+
+def test_a_lesion_outside_the_brain_mask_is_not_found() -> None:
+    outside = np.zeros(SHAPE, bool)
+    outside[0, 4, 4] = True
+    row = Evaluation().add(result("t", "tumour", 1, lesion=outside | LESION))
+    assert row["lesion_wise"]["calibrated"]["lesions"] == 2
+    assert row["lesion_wise"]["calibrated"]["detected"] == 1
+    strict = Evaluation(least_overlap=1.0)
+    assert strict.add(result("t", "tumour", 1))["lesion_wise"]["calibrated"]["detected"] == 0
+    empty = np.zeros(SHAPE, bool)
+    known = Evaluation().add(result("x", "artefact", 1, lesion=empty))
+    assert known["lesion_wise"]["calibrated"]["recall"] is None
+    with pytest.raises(SettingsError, match="do not rise"):
+        Evaluation(size_edges_mm3=(5.0, 1.0))
+
+
+def test_old_results_without_the_new_rows_are_shown() -> None:
+    values = full().to_json()
+    for key in ("lesion_wise", "froc", "comparisons", "strata"):
+        del values[key]
+    assert "Lesions one by one" not in tables(values)
+
+
+def test_only_numbers_are_kept_of_a_scan() -> None:
+    evaluation = full()
+
+    def arrays(value: Any) -> bool:
+        if isinstance(value, dict):
+            return any(arrays(one) for one in value.values())
+        return isinstance(value, np.ndarray)
+
+    assert not any(arrays(row) for row in evaluation.scans)
+
+
+def test_froc_curves_of_the_methods_with_a_ladder() -> None:
+    evaluation = Evaluation(ladders={"m": (1.0, 2.0, 3.0)})
+    for seed in range(2):
+        for method in ("m", "base"):
+            evaluation.add(result(f"h{seed}", "healthy", seed, method=method))
+            evaluation.add(result(f"t{seed}", "tumour", 10 + seed, method=method))
+    healthy, tumour = evaluation.froc_rows()
+    assert (healthy["condition"], healthy["recall"]) == ("healthy", None)
+    assert (tumour["method"], tumour["scans"], tumour["lesions"]) == ("m", 2, 2)
+    at_two = evaluation.lesion_wise_rows()
+    row = next(r for r in at_two if (r["condition"], r["method"]) == ("tumour", "m"))
+    assert tumour["false_positives"][1] == row["false_positives"]["mean"]
+    assert full().froc_rows() == []
+
+
+def test_methods_are_compared_on_the_same_scans() -> None:
+    evaluation = Evaluation(baselines=["base"])
+    for seed in range(6):
+        evaluation.add(result(f"t{seed}", "tumour", seed, method="base", mask=LESION[::-1]))
+        evaluation.add(result(f"t{seed}", "tumour", seed))
+    ap, overlap = evaluation.comparison_rows()
+    assert (ap["figure"], ap["difference"], ap["permutation_p"]) == ("ap", 0, 1)
+    assert (overlap["figure"], overlap["method"], overlap["other"]) == ("dice", "m", "base *")
+    means = {r["method"]: r["dice"]["mean"] for r in evaluation.lesion_rows()}
+    assert overlap["difference"] == pytest.approx(means["m"] - means["base *"])
+    assert overlap["permutation_p"] == overlap["permutation_p_holm"] == 2 / 64
+    assert overlap["interval_by"] == "bca"
+    assert Evaluation(baselines=["m"]).comparison_rows() == []
+
+
+def test_intervals_are_over_persons_and_tell_how_they_were_made() -> None:
+    evaluation = Evaluation()
+    for seed in range(6):
+        for visit in range(2):
+            scan = f"t{seed}-{visit}"
+            evaluation.add(result(scan, "tumour", 10 * seed + visit, person=f"p{seed}"))
+    (row,) = evaluation.lesion_rows()
+    assert (row["scans"], row["subjects"]) == (12, 6)
+    assert row["dice"]["interval_by"] == "bca"
+    (few,) = (r for r in full().lesion_rows() if r["method"] == "m")
+    assert (few["subjects"], few["dice"]["interval_by"]) == (3, "percentile")
+
+
+def test_healthy_rows_tell_how_well_healthy_tissue_is_restored() -> None:
+    evaluation = Evaluation()
+    for seed in range(2):
+        evaluation.add(result(f"h{seed}", "healthy", seed, psnr=20.0 + seed, ssim=0.5 + seed / 4))
+    (row,) = evaluation.healthy_rows()
+    assert (row["psnr"]["mean"], row["ssim"]["mean"]) == (20.5, 0.625)
+
+
+def test_strata_by_what_the_scans_tell() -> None:
+    evaluation = Evaluation()
+    for seed, (sex, age, site) in enumerate([("F", 30, "X"), ("M", 70, "X"), ("F", 75, "Y")]):
+        evaluation.add(result(f"t{seed}", "tumour", seed, sex=sex, age=age, site=site))
+    rows = evaluation.to_json()["strata"]
+    assert [(r["by"], r["stratum"], r["scans"]) for r in rows if r["by"] != "size"] == [
+        ("site", "X", 2), ("site", "Y", 1), ("sex", "F", 2), ("sex", "M", 1),
+        ("age", "20 to 40 years", 1), ("age", "60 to 80 years", 2),
+    ]  # fmt: skip
+    sizes = [r for r in rows if r["by"] == "size"]
+    assert [(r["stratum"], r["lesions"]) for r in sizes[:2]] == [
+        ("under 100 mm3", 3), ("100 to 1000 mm3", 0)
+    ]  # fmt: skip
+
+
+def test_subject_scores_are_told_at_three_operating_points() -> None:
+    found = detection_figures([0.0, 1.0, 2.0, 3.0], [0.5] + [4.0] * 18)
+    assert (found["fpr80"], found["fpr90"], found["fpr95"]) == (0, 0, 0.75)

@@ -70,10 +70,29 @@ def bca_interval(
         return None
     of = statistic or _mean
     estimate, drawn = of(*values), _drawn(values, of, seed, resamples)
-    acceleration = _acceleration(values, of)
-    if estimate is None or drawn is None or acceleration is None:
+    left_out = _left_out(values, of)
+    if estimate is None or drawn is None or left_out is None:
         return None
-    low, high = np.quantile(drawn, _shares(estimate, drawn, acceleration, level))
+    return bca_ends(estimate, drawn, left_out, level)
+
+
+def bca_ends(
+    estimate: float, drawn: Values, left_out: Sequence[Values], level: float
+) -> tuple[float, float]:
+    """Give the interval of a statistic whose resamples are there already.
+
+    Parameters
+    ----------
+    estimate
+        The statistic of all subjects.
+    drawn
+        `(R,)`, of every resample.
+    left_out
+        Group by group, of all subjects but each one in turn.
+    level
+        Share of intervals that shall hold the true value, between 0 and 1.
+    """
+    low, high = np.quantile(drawn, _shares(estimate, drawn, _acceleration(left_out), level))
     return float(low), float(high)
 
 
@@ -105,9 +124,9 @@ def _drawn(
     return found
 
 
-def _acceleration(groups: Sequence[Values], statistic: Statistic) -> float | None:
-    """Give a sixth of the skewness of the statistic, by leaving each subject out once."""
-    cubes = squares = 0.0
+def _left_out(groups: Sequence[Values], statistic: Statistic) -> list[Values] | None:
+    """Give the statistic without each subject in turn, group by group."""
+    found = []
     for number, group in enumerate(groups):
         before, after = groups[:number], groups[number + 1 :]
         left: list[float] = []
@@ -116,7 +135,15 @@ def _acceleration(groups: Sequence[Values], statistic: Statistic) -> float | Non
             if value is None:
                 return None
             left.append(value)
-        influence = (1 - 1 / group.size) * (np.mean(left) - np.array(left))
+        found.append(np.array(left))
+    return found
+
+
+def _acceleration(left_out: Sequence[Values]) -> float:
+    """Give a sixth of the skewness of the statistic, by leaving each subject out once."""
+    cubes = squares = 0.0
+    for left in left_out:
+        influence = (1 - 1 / left.size) * (left.mean() - left)
         cubes += float((influence**3).sum())
         squares += float((influence**2).sum())
     # A statistic that no subject moves, up to rounding, has no skewness.

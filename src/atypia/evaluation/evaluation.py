@@ -10,76 +10,49 @@ from typing import Any
 import numpy as np
 
 from atypia.calibration import Threshold
+from atypia.evaluation.comparisons import comparison_rows
+from atypia.evaluation.froc import Froc
 from atypia.evaluation.histogram import ScoreHistogram
-from atypia.evaluation.masks import mask_figures
-from atypia.evaluation.subject import (
-    auroc,
-    average_precision,
-    bootstrap_interval,
-    fnr_at_tnr,
-    fpr_at_tpr,
+from atypia.evaluation.intervals import auroc_over_subjects, mean_over_subjects
+from atypia.evaluation.lesion_figures import (
+    SIZE_EDGES_MM3,
+    check_overlap,
+    lesion_figures,
+    size_names,
 )
-from atypia.evaluation.table import Column, Row, markdown
+from atypia.evaluation.lesion_rows import lesion_wise_rows
+from atypia.evaluation.masks import mask_figures
+from atypia.evaluation.result_tables import (
+    DETECTION_COLUMNS,
+    HEALTHY_COLUMNS,
+    LESION_COLUMNS,
+    LESION_WISE_COLUMNS,
+    MASK_COLUMNS,
+    SUBJECT_COLUMNS,
+    tables,
+)
+from atypia.evaluation.strata import strata_rows
+from atypia.evaluation.subject import average_precision, fnr_at_tnr, fpr_at_tpr
+from atypia.evaluation.table import Row
 from atypia.volume import Array
 
-ORACLE = "oracle: the best threshold for these very labels"
-OWN = "the method's own label-free mask"
+__all__ = [
+    "DETECTION_COLUMNS",
+    "HEALTHY_COLUMNS",
+    "LESION_COLUMNS",
+    "LESION_WISE_COLUMNS",
+    "MASK_COLUMNS",
+    "SUBJECT_COLUMNS",
+    "Evaluation",
+    "ScanResult",
+    "detection_figures",
+    "tables",
+]
+
 OWN_MASK, CALIBRATED_MASK, ORACLE_MASK = "own", "calibrated", "oracle"
 LABELLED_MASK = "labelled"
-
-LESION_COLUMNS = (
-    Column("condition", "condition", "What was planted or labelled."),
-    Column("method", "method", "Baselines are marked with *."),
-    Column("scans", "scans", "Number of scans with that lesion."),
-    Column("ap", "AP", "Voxel-wise average precision in the brain, mean over scans [95 % CI]."),
-    Column("auroc", "AUROC", "Voxel-wise area under the ROC curve in the brain, mean over scans."),
-    Column("dice", "Dice", "At the calibrated threshold, mean over scans [95 % CI]."),
-    Column("own_dice", "own Dice", f"Dice of {OWN}; few methods make one."),
-    Column("oracle_dice", "oracle Dice", f"Upper bound; {ORACLE}, chosen scan by scan."),
-    Column("psnr", "PSNR", "Of the restoration in the healthy brain, dB; peak: brightest voxel."),
-    Column("pooled_ap", "pooled AP", "All voxels of these scans together."),
-    Column("pooled_dice", "pooled Dice", "Same, at the calibrated threshold."),
-    Column("pooled_oracle_dice", "pooled oracle Dice", f"Same; {ORACLE}, one for all scans."),
-)
-MASK_COLUMNS = (
-    Column("condition", "condition", "What was planted or labelled."),
-    Column("method", "method", "Baselines are marked with *."),
-    Column("mask", "mask", "Where the mask comes from; the oracle's needs these very labels."),
-    Column("scans", "scans", "Number of scans with that lesion."),
-    Column("dice", "Dice", "Mean over scans [95 % CI]."),
-    Column("iou", "IoU", "Intersection over union."),
-    Column("sensitivity", "sensitivity", "Share of the lesion that is found."),
-    Column("precision", "precision", "Share of the mask that is lesion; of scans with a mask."),
-    Column("assd_mm", "ASSD mm", "Average symmetric surface distance; of scans with a mask."),
-)
-DETECTION_COLUMNS = (
-    Column("condition", "condition", "Abnormal scans, against the healthy ones."),
-    Column("method", "method", "Baselines are marked with *."),
-    Column("score_name", "score", "Which subject-level score ranks the scans."),
-    Column("auroc", "AUROC", "Do abnormal scans score above healthy ones? [95 % CI]"),
-    Column("average_precision", "AUPRC", "Depends on the share of abnormal scans."),
-    Column("fpr80", "FPR80", "Healthy scans flagged when 80 % of the abnormal ones must be found."),
-    Column("fpr90", "FPR90", "The same for 90 %."),
-    Column("fnr80", "FNR80", "Abnormal scans missed when 80 % of the healthy ones must pass."),
-    Column("fnr90", "FNR90", "The same for 90 %."),
-)
-SUBJECT_COLUMNS = (
-    Column("condition", "condition", "Abnormal scans, against the healthy ones."),
-    Column("method", "method", "Baselines are marked with *."),
-    Column("scans", "scans", "Number of abnormal scans."),
-    Column("healthy", "healthy", "Number of healthy scans compared with."),
-    Column("auroc", "scan AUROC", "Do abnormal scans score above healthy ones? [95 % CI]"),
-    Column("score", "mean score", "Mean subject-level score of the abnormal scans."),
-    Column("healthy_score", "healthy score", "Mean subject-level score of the healthy scans."),
-)
-HEALTHY_COLUMNS = (
-    Column("method", "method", "Baselines are marked with *."),
-    Column("scans", "scans", "Number of healthy test scans."),
-    Column("flagged", "flagged", "Share of their brain voxels above the calibrated threshold."),
-    Column("asked", "asked for", "The share that the calibration was set to."),
-    Column("threshold", "threshold", "Its value."),
-    Column("provenance", "provenance", "Where the threshold came from."),
-)
+AVERAGED = ("ap", "auroc", "dice", "own_dice", "labelled_dice", "oracle_dice", "psnr", "ssim")
+"""Figures of a scan whose means stand in the rows of lesions."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +81,12 @@ class ScanResult:
         All subject-level scores by name.
     psnr
         Of the restoration in healthy brain, dB; None without a restoration.
+    ssim
+        Likewise, structural similarity.
+    person
+        Whose scan it is, by which intervals are drawn; every scan is its own subject if empty.
+    sex, age
+        As the cohort tells them; age in years.
     """
 
     scan: str
@@ -126,6 +105,10 @@ class ScanResult:
     spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
     scores: Mapping[str, float] = field(default_factory=dict)
     psnr: float | None = None
+    ssim: float | None = None
+    person: str = ""
+    sex: str = ""
+    age: float | None = None
 
 
 class Evaluation:
@@ -138,16 +121,37 @@ class Evaluation:
     labelled
         Condition and method -> a second threshold, one that labels of other scans have chosen; its
         figures stand beside those of the calibrated one and never replace them.
+    least_overlap, size_edges_mm3
+        When a lesion counts as found, and strata of sizes; see
+        `atypia.evaluation.lesion_figures.lesion_figures`.
+    ladders
+        Method -> thresholds of its FROC curve, e.g. of `atypia.evaluation.froc.healthy_ladder`; no
+        curve for a method without.
+
+    Raises
+    ------
+    SettingsError
+        The share is not between 0 and 1, or the edges do not rise.
     """
 
     def __init__(
         self,
         baselines: Iterable[str] = (),
         labelled: Mapping[tuple[str, str], Threshold] | None = None,
+        *,
+        least_overlap: float = 0.0,
+        size_edges_mm3: Sequence[float] = SIZE_EDGES_MM3,
+        ladders: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
+        check_overlap(least_overlap)
+        size_names(size_edges_mm3)
         self.baselines = frozenset(baselines)
         self.labelled = dict(labelled or {})
+        self.least_overlap = least_overlap
+        self.size_edges_mm3 = tuple(size_edges_mm3)
+        self.ladders = dict(ladders or {})
         self.scans: list[dict[str, Any]] = []
+        self._froc: dict[tuple[str, str], Froc] = {}
         self._pooled: dict[tuple[str, str], ScoreHistogram] = defaultdict(ScoreHistogram)
 
     def add(self, result: ScanResult) -> dict[str, Any]:
@@ -157,10 +161,14 @@ class Evaluation:
             "scan": result.scan,
             "condition": result.condition,
             "site": result.site,
+            "person": result.person or result.scan,
+            "sex": result.sex,
+            "age": result.age,
             "method": result.method,
             "score": result.score,
             "scores": dict(result.scores),
             "psnr": result.psnr,
+            "ssim": result.ssim,
             "p_value": result.p_value,
             "threshold": None if result.threshold is None else result.threshold.value,
             "provenance": None if result.threshold is None else result.threshold.provenance,
@@ -200,8 +208,32 @@ class Evaluation:
             row["dice"] = row["masks"].get(CALIBRATED_MASK, {}).get("dice")
             row["own_dice"] = row["masks"].get(OWN_MASK, {}).get("dice")
             row["labelled_dice"] = row["masks"].get(LABELLED_MASK, {}).get("dice")
+        if result.lesion is not None or result.condition == "healthy":
+            row["lesion_wise"] = self._lesion_by_lesion(result)
         self.scans.append(row)
         return row
+
+    def _lesion_by_lesion(self, result: ScanResult) -> dict[str, Any]:
+        """Give the figures of the masks that users get; the FROC curve takes its share."""
+        brain = result.brain
+        truth = np.zeros(brain.shape, bool) if result.lesion is None else result.lesion
+        if result.method in self.ladders:
+            key = result.condition, result.method
+            if key not in self._froc:
+                self._froc[key] = Froc(self.ladders[result.method], self.least_overlap)
+            self._froc[key].update(result.score_map, brain, truth)
+        masks = {OWN_MASK: result.own_mask, CALIBRATED_MASK: result.mask}
+        return {
+            name: lesion_figures(
+                mask & brain,
+                truth,
+                result.spacing_mm,
+                least_overlap=self.least_overlap,
+                edges_mm3=self.size_edges_mm3,
+            ).to_json()
+            for name, mask in masks.items()
+            if mask is not None
+        }
 
     def lesion_rows(self) -> list[dict[str, Any]]:
         """Voxel-wise figures by condition and method."""
@@ -212,15 +244,13 @@ class Evaluation:
             threshold = scans[0]["threshold"]
             calibrated = None if threshold is None else histogram.dice_at(threshold)
             chosen = self.labelled.get((condition, method))
-            means = {
-                k: _mean(r[k] for r in scans)
-                for k in ("ap", "auroc", "dice", "own_dice", "labelled_dice", "oracle_dice", "psnr")
-            }
+            means = {key: _mean(scans, key) for key in AVERAGED}
             rows.append(
                 {
                     "condition": condition,
                     "method": self._marked(method),
                     "scans": len(scans),
+                    "subjects": _subjects(scans),
                     **means,
                     "pooled_ap": pooled.average_precision,
                     "pooled_auroc": pooled.auroc,
@@ -246,9 +276,11 @@ class Evaluation:
         """Overlap and distance of every mask: the method's own, the calibrated, the oracle's."""
         rows = []
         for condition, method in self._pooled:
-            scans = [r["masks"] for r in self._of(condition, method) if "masks" in r]
+            scans = [r for r in self._of(condition, method) if "masks" in r]
             for mask in (OWN_MASK, CALIBRATED_MASK, LABELLED_MASK, ORACLE_MASK):
-                found = [masks[mask] for masks in scans if mask in masks]
+                found = [
+                    r["masks"][mask] | {"person": r["person"]} for r in scans if mask in r["masks"]
+                ]
                 if not found:
                     continue
                 rows.append(
@@ -257,10 +289,27 @@ class Evaluation:
                         "method": self._marked(method),
                         "mask": mask,
                         "scans": len(found),
-                        **{name: _mean(one[name] for one in found) for name in found[0]},
+                        "subjects": _subjects(found),
+                        **{name: _mean(found, name) for name in found[0] if name != "person"},
                     }
                 )
         return rows
+
+    def lesion_wise_rows(self) -> list[dict[str, Any]]:
+        """Give lesion-wise figures of the masks that users get, by condition and method."""
+        return lesion_wise_rows(self.scans, self._marked, self.least_overlap)
+
+    def froc_rows(self) -> list[dict[str, Any]]:
+        """Give the FROC curves by condition and method, of the methods that have a ladder."""
+        return [
+            {"condition": condition, "method": self._marked(method), **froc.to_json()}
+            for (condition, method), froc in self._froc.items()
+        ]
+
+    def comparison_rows(self) -> list[dict[str, Any]]:
+        """Compare the first method that is no baseline with all others, on the same scans."""
+        methods = [method for method in self._methods() if method not in self.baselines]
+        return comparison_rows(self.scans, methods[0], self._marked) if methods else []
 
     def detection_rows(self) -> list[dict[str, Any]]:
         """Give how every subject-level score tells abnormal scans from healthy ones."""
@@ -270,13 +319,14 @@ class Evaluation:
                 abnormal, healthy = self._of(condition, method), self._of("healthy", method)
                 names = abnormal[0]["scores"] if abnormal and healthy else ()
                 for name in names:
-                    groups = [[r["scores"][name] for r in rows] for rows in (healthy, abnormal)]
+                    groups = [[r["scores"][name] for r in scans] for scans in (healthy, abnormal)]
+                    persons = [[r["person"] for r in scans] for scans in (healthy, abnormal)]
                     rows.append(
                         {
                             "condition": condition,
                             "method": self._marked(method),
                             "score_name": name,
-                            **detection_figures(*groups),
+                            **detection_figures(groups[0], groups[1], persons),
                         }
                     )
         return rows
@@ -288,23 +338,19 @@ class Evaluation:
             if condition in ("healthy", "unknown"):
                 continue
             for method in self._methods():
-                abnormal = [r["score"] for r in self._of(condition, method)]
-                healthy = [r["score"] for r in self._of("healthy", method)]
-                if not abnormal:
+                ill, well = self._of(condition, method), self._of("healthy", method)
+                if not ill:
                     continue
-                area = auroc(healthy, abnormal)
-                interval = (
-                    None
-                    if area is None
-                    else bootstrap_interval(healthy, abnormal, statistic=auroc, seed=0)
-                )
+                abnormal, healthy = [r["score"] for r in ill], [r["score"] for r in well]
+                persons = [r["person"] for r in well], [r["person"] for r in ill]
                 rows.append(
                     {
                         "condition": condition,
                         "method": self._marked(method),
                         "scans": len(abnormal),
                         "healthy": len(healthy),
-                        "auroc": {"mean": area, "interval": interval},
+                        "subjects": _subjects(ill),
+                        "auroc": auroc_over_subjects(healthy, abnormal, *persons),
                         "score": float(np.mean(abnormal)),
                         "healthy_score": float(np.mean(healthy)) if healthy else None,
                     }
@@ -321,7 +367,10 @@ class Evaluation:
                 {
                     "method": self._marked(method),
                     "scans": len(scans),
-                    "flagged": _mean(r["flagged"] for r in scans),
+                    "subjects": _subjects(scans),
+                    "flagged": _mean(scans, "flagged"),
+                    "psnr": _mean(scans, "psnr"),
+                    "ssim": _mean(scans, "ssim"),
                     "asked": known[0]["voxel_fpr"],
                     "threshold": known[0]["threshold"],
                     "provenance": known[0]["provenance"] or "no calibration",
@@ -335,6 +384,10 @@ class Evaluation:
             "baselines": sorted(self.baselines),
             "lesions": self.lesion_rows(),
             "masks": self.mask_rows(),
+            "lesion_wise": self.lesion_wise_rows(),
+            "froc": self.froc_rows(),
+            "comparisons": self.comparison_rows(),
+            "strata": strata_rows(self.scans, self._marked),
             "detection": self.detection_rows(),
             "subjects": self.subject_rows(),
             "healthy": self.healthy_rows(),
@@ -354,48 +407,35 @@ class Evaluation:
         return f"{method} *" if method in self.baselines else method
 
 
-def tables(evaluation: dict[str, Any]) -> str:
-    """Give the tables of an evaluation (as JSON values) in Markdown, each with its heading."""
-    parts: list[tuple[str, Sequence[Row], Sequence[Column]]] = [
-        ("Lesions, voxel by voxel", evaluation["lesions"], LESION_COLUMNS),
-        ("Masks", evaluation["masks"], MASK_COLUMNS),
-        ("Scans, abnormal against healthy", evaluation["subjects"], SUBJECT_COLUMNS),
-        ("Scans by every score of the method", _main(evaluation), DETECTION_COLUMNS),
-        ("Healthy test scans and thresholds", evaluation["healthy"], HEALTHY_COLUMNS),
-    ]
-    shown = [f"{title}\n\n{markdown(rows, columns)}" for title, rows, columns in parts if rows]
-    shown.append("* baseline. Oracle Dice is an upper bound that no user can reach without labels.")
-    return "\n\n".join(shown)
-
-
-def detection_figures(healthy: Sequence[float], abnormal: Sequence[float]) -> dict[str, Any]:
+def detection_figures(
+    healthy: Sequence[float],
+    abnormal: Sequence[float],
+    persons: Sequence[Sequence[str]] | None = None,
+) -> dict[str, Any]:
     """Give AUROC with its interval, average precision, and error rates at fixed operating points.
 
     Parameters
     ----------
     healthy, abnormal
         Subject-level scores, at least one each.
+    persons
+        Whose scans they are, healthy ones first; every scan is its own subject by default.
     """
+    whose = persons or [[str(i) for i in range(len(scores))] for scores in (healthy, abnormal)]
     return {
-        "auroc": {
-            "mean": auroc(healthy, abnormal),
-            "interval": bootstrap_interval(healthy, abnormal, statistic=auroc, seed=0),
-        },
+        "auroc": auroc_over_subjects(healthy, abnormal, whose[0], whose[1]),
         "average_precision": average_precision(healthy, abnormal),
         "fpr80": fpr_at_tpr(healthy, abnormal, 0.8),
         "fpr90": fpr_at_tpr(healthy, abnormal, 0.9),
+        "fpr95": fpr_at_tpr(healthy, abnormal, 0.95),
         "fnr80": fnr_at_tnr(healthy, abnormal, 0.8),
         "fnr90": fnr_at_tnr(healthy, abnormal, 0.9),
     }
 
 
-def _main(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
-    """Leave the baselines' rows out: they have no scores of their own."""
-    return [row for row in evaluation["detection"] if not row["method"].endswith("*")]
+def _mean(rows: Sequence[Row], key: str) -> dict[str, Any]:
+    return mean_over_subjects((row[key] for row in rows), [row["person"] for row in rows])
 
 
-def _mean(values: Iterable[float | None]) -> dict[str, Any]:
-    there = [value for value in values if value is not None]
-    if not there:
-        return {"mean": None, "interval": None}
-    return {"mean": float(np.mean(there)), "interval": bootstrap_interval(there, seed=0)}
+def _subjects(rows: Sequence[Row]) -> int:
+    return len({row["person"] for row in rows})

@@ -9,6 +9,7 @@ from typing import Any
 from atypia.evaluation.evaluation import (
     HEALTHY_COLUMNS,
     LESION_COLUMNS,
+    LESION_WISE_COLUMNS,
     MASK_COLUMNS,
     SUBJECT_COLUMNS,
 )
@@ -54,6 +55,7 @@ def evaluation_tables(evaluation: Mapping[str, Any]) -> list[Table]:
     parts: list[tuple[str, Sequence[Row], Sequence[Column]]] = [
         ("Lesions, voxel by voxel", evaluation["lesions"], LESION_COLUMNS),
         ("Masks against the true lesion", evaluation.get("masks", ()), MASK_COLUMNS),
+        ("Lesions one by one", evaluation.get("lesion_wise", ()), LESION_WISE_COLUMNS),
         ("Scans, abnormal against healthy", evaluation["subjects"], SUBJECT_COLUMNS),
         ("Healthy test scans, and the threshold of every method", evaluation["healthy"],
          HEALTHY_COLUMNS),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from atypia.detectors.model_folder import load_baselines
 from atypia.detectors.prediction import Prediction
 from atypia.errors import AtypiaError, CohortError
 from atypia.evaluation.evaluation import Evaluation, ScanResult
-from atypia.evaluation.masks import peak_signal_to_noise
+from atypia.evaluation.masks import peak_signal_to_noise, structural_similarity
 from atypia.preprocessing import Failure
 from atypia.progress import Progress, silent, track
 from atypia.registry import METHODS
@@ -56,6 +56,7 @@ def evaluate_detectors(
     cohort: Cohort,
     *,
     labelled: Mapping[tuple[str, str], Threshold] | None = None,
+    ladders: Mapping[str, Sequence[float]] | None = None,
     cache: Path | None = None,
     progress: Progress = silent,
 ) -> EvaluationRun:
@@ -67,8 +68,9 @@ def evaluate_detectors(
         Name in the tables -> fitted detector.
     cohort
         Lesion masks where known; scans with `condition` healthy are the controls.
-    labelled
-        Second thresholds; see `atypia.evaluation.evaluation.Evaluation`.
+    labelled, ladders
+        Second thresholds, and thresholds of FROC curves; see
+        `atypia.evaluation.evaluation.Evaluation`.
     cache
         Folder of prepared scans; a temporary one by default, so that detectors share the work.
 
@@ -80,7 +82,7 @@ def evaluate_detectors(
     _refuse_leakage(detectors, cohort)
     with tempfile.TemporaryDirectory(prefix="atypia-") as temporary:
         contestants = _contestants(detectors, cache or Path(temporary))
-        return _evaluate(contestants, cohort, progress, labelled)
+        return _evaluate(contestants, cohort, progress, labelled, ladders)
 
 
 def evaluate_output(
@@ -149,10 +151,10 @@ def _evaluate(
     cohort: Cohort,
     progress: Progress,
     labelled: Mapping[tuple[str, str], Threshold] | None = None,
+    ladders: Mapping[str, Sequence[float]] | None = None,
 ) -> EvaluationRun:
-    evaluation = Evaluation(
-        (name for name in contestants if name in METHODS and METHODS[name].baseline), labelled
-    )
+    baselines = (name for name in contestants if name in METHODS and METHODS[name].baseline)
+    evaluation = Evaluation(baselines, labelled, ladders=ladders)
     failures = []
     for scan in track(cohort.scans, "evaluate", progress):
         try:
@@ -171,11 +173,12 @@ def _result(name: str, scan: Scan, contestant: Contestant) -> ScanResult:
     lesion = scan.lesion()
     if lesion is not None:
         found.score_map.require_same_grid(lesion)
-    psnr = None
+    psnr = ssim = None
     if found.restoration is not None:
         healthy = found.brain.data if lesion is None else found.brain.data & ~lesion.data
         image = scan.image(scan.modality(contestant.modality)).data
         psnr = peak_signal_to_noise(image, found.restoration.data, healthy)
+        ssim = structural_similarity(image, found.restoration.data, healthy)
     return ScanResult(
         scan=scan.id,
         condition=condition_of(scan, lesion is not None and bool(lesion.data.any())),
@@ -193,4 +196,8 @@ def _result(name: str, scan: Scan, contestant: Contestant) -> ScanResult:
         spacing_mm=found.score_map.spacing_mm,
         scores=found.scores,
         psnr=psnr,
+        ssim=ssim,
+        person=scan.person,
+        sex=scan.sex,
+        age=scan.age,
     )
