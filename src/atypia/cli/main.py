@@ -18,6 +18,7 @@ COMMANDS = {
     "leakage": ("atypia.cli.cohorts:leakage", "Find people who stand in several cohorts."),
     "prepare": ("atypia.cli.preparing:prepare", "Prepare a cohort once, and check its quality."),
     "calibrate": ("atypia.cli.scoring:calibrate", "Learn a model's threshold from healthy scans."),
+    "drift": ("atypia.cli.scoring:drift", "Check new healthy scans against the calibration."),
     "predict": ("atypia.cli.scoring:predict", "Find anomalies in one scan or a cohort."),
     "evaluate": ("atypia.cli.scoring:evaluate", "Compare with labels, beside the baselines."),
     "report": ("atypia.cli.scoring:report", "Write the HTML page of a results folder."),
@@ -98,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit.
 
     Exit codes: 0 all well; 1 some scans of a cohort failed; 2 an error that the user can mend;
-    130 interrupted.
+    3 drift was found; 130 interrupted.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words

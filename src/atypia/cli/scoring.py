@@ -1,13 +1,16 @@
-"""Commands that use a model: `atypia calibrate`, `predict`, `evaluate` and `report`."""
+"""Commands that use a model: `atypia calibrate`, `drift`, `predict`, `evaluate` and `report`."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import median
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from atypia import files
+from atypia.calibration.drift import RATE
+from atypia.calibration.strata import LEAST
 from atypia.cli.shared import (
     Cache,
     CohortOptions,
@@ -21,10 +24,14 @@ from atypia.cohort.corrupted import with_artefact
 from atypia.detectors.model_folder import load_baselines, load_detector
 from atypia.errors import InputError, SettingsError
 from atypia.evaluation.evaluation import tables
+from atypia.runs.drifting import drift_of_detector
 from atypia.runs.evaluating import evaluate_detectors, evaluate_output
 from atypia.runs.fitting import calibrate_model
 from atypia.runs.predicting import predict_cohort
 from atypia.simulation import ARTEFACTS
+
+DRIFT_FOUND = 3
+"""Exit code of `atypia drift`."""
 
 
 def calibrate(
@@ -33,6 +40,10 @@ def calibrate(
     *,
     voxel_fpr: float = 0.005,
     smallest_mm3: float = 0.0,
+    scan_fpr: float | None = None,
+    extrapolate: Annotated[bool, Parameter(negative="")] = False,
+    stratify: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = (),
+    stratum_least: int = LEAST,
     options: CohortOptions | None = None,
     cache: Cache = None,
 ) -> int:
@@ -48,6 +59,16 @@ def calibrate(
         Share of healthy brain voxels that may be flagged.
     smallest_mm3
         Flagged components smaller than this are dropped from masks.
+    scan_fpr
+        Share of healthy scans in which anything may be found, e.g. 0.05: smaller components than
+        that asks for are dropped from masks. It needs 1 / scan-fpr - 1 scans.
+    extrapolate
+        Tell p-values below 1 / (n + 1), and reach a --scan-fpr for which the n scans are too few,
+        by fitted tails: estimates, marked as such. It needs 50 scans.
+    stratify
+        Compare the scores of scans within strata of these: site, sex, age (in four bins).
+    stratum_least
+        Healthy scans that a stratum must have; a scan of another is compared with all.
     """
     scans = (options or CohortOptions()).open(healthy)
     with progress_bar() as progress:
@@ -56,13 +77,52 @@ def calibrate(
             scans,
             voxel_fpr=voxel_fpr,
             smallest_mm3=smallest_mm3,
+            scan_fpr=scan_fpr,
+            extrapolate=extrapolate,
+            stratify=stratify,
+            stratum_least=stratum_least,
             cache=cache,
             progress=progress,
         )
     assert detector.calibration is not None
-    threshold = detector.calibration.threshold
+    calibration = detector.calibration
+    threshold = calibration.threshold
     print(f"{detector.method}: threshold {threshold.value:.4g} ({threshold.provenance})")
+    sizes = calibration.largest_mm3
+    print(
+        f"Largest flagged cluster of the healthy scans: median {median(sizes):.4g} mm3, at most "
+        f"{max(sizes):.4g} mm3. Lowest p-value, but for extrapolated ones: "
+        f"{calibration.lowest_p_value:.2g}."
+    )
     return 0
+
+
+def drift(
+    model: Path,
+    healthy: Path,
+    *,
+    rate: float = RATE,
+    options: CohortOptions | None = None,
+    cache: Cache = None,
+) -> int:
+    """Check whether new healthy-looking scans score like the calibration's; exit code 3 if not.
+
+    Parameters
+    ----------
+    model
+        Folder of a calibrated model.
+    healthy
+        New scans that look healthy, one a person, of nobody who trained or calibrated the model.
+    rate
+        False alarms that are accepted.
+    """
+    scans = (options or CohortOptions()).open(healthy)
+    with progress_bar() as progress:
+        found = drift_of_detector(
+            load_detector(model), scans, rate=rate, cache=cache, progress=progress
+        )
+    print(found.sentence)
+    return DRIFT_FOUND if found.found else 0
 
 
 def predict(

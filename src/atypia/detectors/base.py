@@ -7,6 +7,7 @@ whose names end with an underscore: arrays, numbers, and networks (made in `_bui
 from __future__ import annotations
 
 import copy
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +18,11 @@ import numpy as np
 from pydantic import Field
 
 from atypia import files
-from atypia.calibration import Calibration
+from atypia.calibration import Calibration, HealthyStrata, cluster_limit, require_scans
+from atypia.calibration.strata import LEAST
 from atypia.cohort.scan import Cohort, Scan
 from atypia.cohort.splits import require_disjoint
+from atypia.detectors.healthy_maps import HealthyMaps
 from atypia.detectors.prediction import Finding, Prediction, apply_calibration
 from atypia.detectors.training_scans import (
     PreparationSettings,
@@ -35,7 +38,6 @@ from atypia.errors import (
     SettingsError,
     unknown_name,
 )
-from atypia.evaluation.histogram import ScoreHistogram
 from atypia.preprocessing import Plan, Prepared, prepare, prepare_all
 from atypia.progress import Progress, silent, track
 from atypia.scoring.reduce import top_mean
@@ -44,9 +46,6 @@ from atypia.volume import Array, Geometry, Volume
 
 if TYPE_CHECKING:
     from torch import nn
-
-QUANTILES = np.linspace(0, 1, 10_001)
-"""By these a calibration remembers each scan's scores: shares are right to 0.01 percent."""
 
 
 class DetectorSettings(PreparationSettings):
@@ -277,6 +276,10 @@ class Detector(ABC):
         *,
         voxel_fpr: float = 0.005,
         smallest_mm3: float = 0.0,
+        scan_fpr: float | None = None,
+        extrapolate: bool = False,
+        stratify: Sequence[str] = (),
+        stratum_least: int = LEAST,
         cache: Path | None = None,
         progress: Progress = silent,
     ) -> Calibration:
@@ -290,6 +293,16 @@ class Detector(ABC):
             Share of healthy brain voxels that may be flagged.
         smallest_mm3
             Flagged components smaller than this are dropped from masks.
+        scan_fpr
+            Share of healthy scans in which anything may be found; components not larger than the
+            size that this asks for are dropped from masks. It needs `1 / scan_fpr - 1` scans.
+        extrapolate
+            Tell p-values below `1 / (1 + n)`, and reach a `scan_fpr` for which the scans are too
+            few, by fitted tails: estimates, marked as such. It needs 50 scans.
+        stratify
+            Compare subject-level scores within strata of these: site, sex, age.
+        stratum_least
+            Healthy scans that a stratum must have; a scan of another is compared with all.
 
         Raises
         ------
@@ -297,29 +310,44 @@ class Detector(ABC):
             A subject was used for training.
         CohortError
             No scan, or a scan labelled abnormal.
+        SettingsError
+            Too few scans for `scan_fpr` or for tails, or an unknown name in `stratify`.
         """
         if not len(healthy):
             raise CohortError(healthy.name, "has no scans", "Give at least one healthy scan")
         self._fitted_plan()
+        # All that can be refused is refused before the first scan is scored.
+        require_scans(len(healthy), scan_fpr, extrapolate)
+        strata = HealthyStrata.of(healthy.scans, stratify, stratum_least) if stratify else None
         healthy.require_healthy("calibration")
         require_disjoint(healthy, self.trained_on["people"], "calibration", "training")
-        pooled, quantiles, scores = ScoreHistogram(), [], []
-        for scan in track(healthy.scans, f"calibrate {self.method}", progress):
-            score_map, score, brain = self._scored(scan, cache)
-            values = score_map.data[brain.data]
-            pooled.update(values)
-            quantiles.append(np.quantile(values, QUANTILES))
-            scores.append(score)
-        threshold = pooled.quantile(1 - voxel_fpr)
+        scores = []
+        with tempfile.TemporaryDirectory(prefix="atypia-") as folder:
+            maps = HealthyMaps(Path(folder))
+            for scan in track(healthy.scans, f"calibrate {self.method}", progress):
+                score_map, score, brain = self._scored(scan, cache)
+                maps.add(score_map, brain)
+                scores.append(score)
+            levels = maps.levels(voxel_fpr, progress)
+        cluster_mm3, extrapolated = None, False
+        if scan_fpr is not None:
+            cluster_mm3, extrapolated = cluster_limit(levels.largest_mm3, scan_fpr, extrapolate)
         self.calibration = Calibration(
-            voxel_threshold=threshold,
+            voxel_threshold=levels.threshold,
             voxel_fpr=voxel_fpr,
             subject_scores=tuple(scores),
-            flagged_share=tuple(float((q > threshold).mean()) for q in quantiles),
+            flagged_share=levels.flagged_share,
             people=tuple(sorted({scan.person for scan in healthy})),
             cohort=healthy.name,
             detector=self.digest(),
             smallest_mm3=smallest_mm3,
+            largest_mm3=levels.largest_mm3,
+            highest_scores=levels.highest,
+            scan_fpr=scan_fpr,
+            cluster_mm3=cluster_mm3,
+            cluster_extrapolated=extrapolated,
+            extrapolate=extrapolate,
+            strata=strata,
         )
         return self.calibration
 

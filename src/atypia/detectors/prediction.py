@@ -7,7 +7,7 @@ from typing import Any
 
 from atypia.calibration import Calibration, Threshold
 from atypia.cohort.scan import Scan
-from atypia.scoring.components import Lesion, lesions_of, without_small
+from atypia.scoring.components import Lesion, lesions_of, only_larger, without_small
 from atypia.volume import Array, Volume
 
 
@@ -52,6 +52,10 @@ class Prediction:
         All subject-level scores by name.
     mask, threshold, p_value, lesions
         By the calibration; None and empty without one.
+    p_value_among
+        The healthy scans that the p-value compares with, in words.
+    p_value_extrapolated
+        The p-value comes from a fitted tail: no healthy scan scores so high.
     restoration
         In the scan's own intensity units, zero outside the brain; None if the method has none.
     own_mask
@@ -71,20 +75,34 @@ class Prediction:
     mask: Volume | None = None
     threshold: Threshold | None = None
     p_value: float | None = None
+    p_value_among: str | None = None
+    p_value_extrapolated: bool = False
     lesions: tuple[Lesion, ...] = ()
 
 
 def apply_calibration(prediction: Prediction, calibration: Calibration | None) -> Prediction:
-    """Add mask, lesions and p-value to a prediction; the score map stays as it is."""
+    """Add mask, lesions and p-values to a prediction; the score map stays as it is."""
     if calibration is None:
         return prediction
     score = prediction.score_map
     flagged = (score.data > calibration.voxel_threshold) & prediction.brain.data
     mask = without_small(score.with_data(flagged, "mask"), calibration.smallest_mm3)
+    if calibration.cluster_mm3 is not None:
+        mask = only_larger(mask, calibration.cluster_mm3)
+    judged = calibration.subject_p_value(prediction.score, prediction.scan)
     return replace(
         prediction,
         mask=mask,
         threshold=calibration.threshold,
-        p_value=calibration.p_value(prediction.score),
-        lesions=lesions_of(mask, score),
+        p_value=judged.value,
+        p_value_among=judged.among,
+        p_value_extrapolated=judged.extrapolated,
+        lesions=tuple(_judged(lesion, calibration) for lesion in lesions_of(mask, score)),
     )
+
+
+def _judged(lesion: Lesion, calibration: Calibration) -> Lesion:
+    found = calibration.cluster_p_value(lesion.size_mm3)
+    if found is None:
+        return lesion
+    return replace(lesion, p_value=found.value, extrapolated=found.extrapolated)

@@ -13,7 +13,7 @@ from atypia import files
 from atypia.errors import AtypiaError
 from atypia.report import charts
 from atypia.report.pictures import FOUND, OWN, TRUE, Pictures, ScoreScale, draw_scan
-from atypia.report.rendering import Fact, flat, number, template
+from atypia.report.rendering import Fact, flat, number, p_value, template
 from atypia.report.results import Entry, Results, read_results
 from atypia.report.tables import evaluation_tables, precision_intervals
 
@@ -125,10 +125,13 @@ def _facts(entry: Entry, healthy: int | None) -> list[Fact]:
     description, evaluated = entry.description, entry.evaluated
     facts = [Fact("score", number(entry.score), "Subject-level: mean of the brain's top scores.")]
     if description["p_value"] is not None:
-        hint = "Share of healthy calibration scans that score at least as high (conformal)."
-        least = healthy is not None and description["p_value"] <= 1 / (1 + healthy) + 1e-9
+        value, extrapolated = description["p_value"], description.get("p_value_extrapolated", False)
+        among = description.get("p_value_among") or "the healthy calibration scans"
+        how = "estimated by a fitted tail: none scores so high" if extrapolated else "conformal"
+        least = healthy is not None and value <= 1 / (1 + healthy) + 1e-9 and not extrapolated
         told = " (the lowest there can be)" if least else ""
-        facts.append(Fact("p-value", f"{description['p_value']:.3f}{told}", hint))
+        hint = f"Share that scores at least as high, by {among} ({how})."
+        facts.append(Fact("p-value", p_value(value, extrapolated) + told, hint))
     if description["mask_ml"] is not None:
         share = description["mask_ml"] / max(description["brain_ml"], 1e-9)
         facts.append(Fact("flagged", f"{description['mask_ml']:.1f} ml ({share:.1%} of the brain)"))

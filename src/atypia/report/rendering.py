@@ -33,6 +33,7 @@ def template(name: str) -> jinja2.Template:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["number"] = number
+    environment.filters["p_value"] = p_value
     return environment.get_template(name)
 
 
@@ -53,3 +54,9 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 def number(value: Any) -> str:
     """Show a number with three digits, anything else as text."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def p_value(value: float, extrapolated: bool = False) -> str:
+    """Show a p-value; a very small one is not shown as nothing, an estimated one is marked."""
+    text = f"{value:.3f}" if value >= 0.001 else f"{value:.1g}"
+    return f"{text} (extrapolated)" if extrapolated else text

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from atypia import files
+from atypia.calibration.strata import LEAST
 from atypia.cohort.scan import Cohort
 from atypia.detectors.base import Detector, DetectorSettings
 from atypia.detectors.model_folder import (
@@ -110,10 +112,17 @@ def calibrate_model(
     *,
     voxel_fpr: float,
     smallest_mm3: float,
+    scan_fpr: float | None = None,
+    extrapolate: bool = False,
+    stratify: Sequence[str] = (),
+    stratum_least: int = LEAST,
     cache: Path | None = None,
     progress: Progress = silent,
 ) -> Detector:
-    """Calibrate a model and its baselines on the same healthy scans, and store the result."""
+    """Calibrate a model and its baselines on the same healthy scans, and store the result.
+
+    The parameters are those of `Detector.calibrate`.
+    """
     folder = Path(folder)
     detector = load_detector(folder)
     everyone = {folder: detector} | {
@@ -122,7 +131,15 @@ def calibrate_model(
     # All are calibrated before the first is stored: an error leaves the old calibrations.
     for one in everyone.values():
         one.calibrate(
-            healthy, voxel_fpr=voxel_fpr, smallest_mm3=smallest_mm3, cache=cache, progress=progress
+            healthy,
+            voxel_fpr=voxel_fpr,
+            smallest_mm3=smallest_mm3,
+            scan_fpr=scan_fpr,
+            extrapolate=extrapolate,
+            stratify=stratify,
+            stratum_least=stratum_least,
+            cache=cache,
+            progress=progress,
         )
     for place, one in everyone.items():
         save_calibration(one, place)

@@ -135,6 +135,8 @@ def read_prediction(place: Path, scan: Scan) -> Prediction:
         details=description["details"],
         threshold=None if threshold is None else Threshold(**threshold),
         p_value=description["p_value"],
+        p_value_among=description.get("p_value_among"),
+        p_value_extrapolated=description.get("p_value_extrapolated", False),
         lesions=tuple(
             Lesion(**{**lesion, "centre_mm": tuple(lesion["centre_mm"])})
             for lesion in description["lesions"]
@@ -188,6 +190,8 @@ def _description(prediction: Prediction, key: str, seconds: float) -> dict[str, 
         "score": prediction.score,
         "scores": prediction.scores,
         "p_value": prediction.p_value,
+        "p_value_among": prediction.p_value_among,
+        "p_value_extrapolated": prediction.p_value_extrapolated,
         "threshold": None if threshold is None else vars(threshold),
         "mask_ml": None if mask is None else float(mask.data.sum()) * voxel_ml,
         "lesions": [lesion.to_json() for lesion in prediction.lesions],
@@ -211,7 +215,7 @@ def _run(
         "calibration": None
         if calibration is None
         else {"provenance": calibration.provenance, "cohort": calibration.cohort}
-        | calibration.model_dump(mode="json", exclude={"people"}),
+        | calibration.model_dump(mode="json", exclude={"people": True, "strata": {"labels"}}),
         "cohort": cohort.name,
         "scans": len(cohort),
         "items": items,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from atypia.volume import Volume
+from atypia.volume import Array, Volume
 
 ROUNDING = 1 - 1e-5
 """Stored affines are rounded, so that a component of just the smallest size may seem smaller."""
@@ -25,12 +25,18 @@ class Lesion:
         Of the score map within it.
     centre_mm
         Centre of mass, world coordinates, RAS+.
+    p_value
+        Share of healthy scans with a component at least as large; None without a calibration.
+    extrapolated
+        The p-value comes from a fitted tail: no healthy scan has so large a component.
     """
 
     size_mm3: float
     peak_score: float
     mean_score: float
     centre_mm: tuple[float, float, float]
+    p_value: float | None = None
+    extrapolated: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Give the values by name."""
@@ -69,10 +75,28 @@ def without_small(mask: Volume, smallest_mm3: float) -> Volume:
     """Remove the components of a mask that are smaller than a volume."""
     if smallest_mm3 * ROUNDING <= mask.geometry.voxel_volume_mm3:
         return mask
+    labels, sizes = _components(mask)
+    keep = sizes >= smallest_mm3 * ROUNDING
+    keep[0] = False
+    return mask.with_data(keep[labels])
+
+
+def only_larger(mask: Volume, mm3: float) -> Volume:
+    """Keep the components of a mask that are larger than a volume; those of just that size go."""
+    labels, sizes = _components(mask)
+    return mask.with_data((sizes * ROUNDING > mm3)[labels])
+
+
+def largest_mm3(mask: Volume) -> float:
+    """Give the volume of a mask's largest component; 0 for an empty mask."""
+    return float(_components(mask)[1].max())
+
+
+def _components(mask: Volume) -> tuple[Array, Array]:
+    """Give the components as numbers from 1 on, and the volume of each; that of number 0 is 0."""
     from scipy import ndimage
 
     labels, count = ndimage.label(mask.data, structure=np.ones((3, 3, 3)))
     sizes = np.bincount(labels.ravel(), minlength=count + 1) * mask.geometry.voxel_volume_mm3
-    keep = sizes >= smallest_mm3 * ROUNDING
-    keep[0] = False
-    return mask.with_data(keep[labels])
+    sizes[0] = 0
+    return labels, sizes
