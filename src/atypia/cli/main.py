@@ -21,6 +21,7 @@ COMMANDS = {
     "drift": ("atypia.cli.scoring:drift", "Check new healthy scans against the calibration."),
     "predict": ("atypia.cli.scoring:predict", "Find anomalies in one scan or a cohort."),
     "evaluate": ("atypia.cli.scoring:evaluate", "Compare with labels, beside the baselines."),
+    "benchmark": ("atypia.cli.comparing:benchmark", "Compare methods by a protocol."),
     "report": ("atypia.cli.scoring:report", "Write the HTML page of a results folder."),
     "import-ifl": (
         "atypia.cli.importing:import_ifl",

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from atypia import files
 from atypia.calibration import Threshold
+from atypia.errors import InputError, SettingsError
 from atypia.evaluation.comparisons import comparison_rows
 from atypia.evaluation.froc import Froc
 from atypia.evaluation.histogram import ScoreHistogram
@@ -213,6 +217,68 @@ class Evaluation:
         self.scans.append(row)
         return row
 
+    def merge(self, other: Evaluation) -> None:
+        """Add the scans of another evaluation, e.g. of another fold.
+
+        Raises
+        ------
+        SettingsError
+            The baselines or the rules for lesions differ.
+        """
+        rules = [(e.baselines, e.least_overlap, e.size_edges_mm3) for e in (self, other)]
+        if rules[0] != rules[1]:
+            raise SettingsError("evaluations", "have other rules", "Merge those of one comparison")
+        self.scans += other.scans
+        for key, histogram in other._pooled.items():
+            self._pooled[key].merge(histogram)
+        for key, froc in other._froc.items():
+            if key in self._froc:
+                self._froc[key].merge(froc)
+            else:
+                self._froc[key] = froc
+
+    def precision_recall_rows(self) -> list[dict[str, Any]]:
+        """Give the curve of all voxels together by condition and method."""
+        rows = []
+        for (condition, method), histogram in self._pooled.items():
+            recall, precision = histogram.curve()
+            name = self._marked(method)
+            rows.append(
+                {"condition": condition, "method": name, "recall": recall, "precision": precision}
+            )
+        return rows
+
+    def save(self, path: Path) -> None:
+        """Write scans and pooled counts, without FROC curves, as `path` (JSON) and `.npz`."""
+        keys = list(self._pooled)
+        counts = {str(i): self._pooled[key].to_array() for i, key in enumerate(keys)}
+        with files.replacing(path.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **counts)
+        kept = {"baselines": sorted(self.baselines), "pooled": keys, "scans": self.scans}
+        files.write_json(path, kept)
+
+    @classmethod
+    def load(cls, path: Path) -> Evaluation:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        InputError
+            A file is missing or damaged.
+        """
+        kept = files.read_json(path)
+        evaluation = cls(kept["baselines"])
+        evaluation.scans = kept["scans"]
+        try:
+            with np.load(path.with_suffix(".npz"), allow_pickle=False) as counts:
+                for i, (condition, method) in enumerate(kept["pooled"]):
+                    histogram = ScoreHistogram.from_array(counts[str(i)])
+                    evaluation._pooled[condition, method] = histogram
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            problem = f"is damaged ({error})"
+            raise InputError(path.with_suffix(".npz"), problem, "Delete it") from error
+        return evaluation
+
     def _lesion_by_lesion(self, result: ScanResult) -> dict[str, Any]:
         """Give the figures of the masks that users get; the FROC curve takes its share."""
         brain = result.brain
@@ -241,7 +307,9 @@ class Evaluation:
         for (condition, method), histogram in self._pooled.items():
             scans = [r for r in self._of(condition, method) if "ap" in r]
             pooled = histogram.result()
-            threshold = scans[0]["threshold"]
+            # Every fold has a threshold of its own: then there is none for all voxels together.
+            thresholds = {row["threshold"] for row in scans}
+            threshold = thresholds.pop() if len(thresholds) == 1 else None
             calibrated = None if threshold is None else histogram.dice_at(threshold)
             chosen = self.labelled.get((condition, method))
             means = {key: _mean(scans, key) for key in AVERAGED}

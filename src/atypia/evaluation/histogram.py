@@ -122,6 +122,32 @@ class ScoreHistogram:
         self._all += other._all
         self._positive += other._positive
 
+    def to_array(self) -> NDArray[np.int64]:
+        """Give what was counted, to store it: bin, all and positive voxels, int64 `(3, N)`."""
+        occupied = np.flatnonzero(self._all)
+        return np.stack([occupied, self._all[occupied], self._positive[occupied]])
+
+    @classmethod
+    def from_array(cls, counts: NDArray[np.int64]) -> ScoreHistogram:
+        """Make a histogram of what `to_array` gave."""
+        histogram = cls()
+        histogram._all[counts[0]] = counts[1]
+        histogram._positive[counts[0]] = counts[2]
+        return histogram
+
+    def curve(self, points: int = 200) -> tuple[list[float], list[float]]:
+        """Give recall and precision by falling threshold, at most so many points of them.
+
+        Empty where either class is.
+        """
+        occupied = np.flatnonzero(self._all)[::-1]
+        found, flagged = np.cumsum(self._positive[occupied]), np.cumsum(self._all[occupied])
+        if not len(occupied) or not found[-1] or found[-1] == flagged[-1]:
+            return [], []
+        recall = found / found[-1]
+        kept = np.unique(np.searchsorted(recall, np.linspace(recall[0], 1, points)))
+        return recall[kept].tolist(), (found / flagged)[kept].tolist()
+
     def result(self) -> RankingResult:
         """Rank: the metrics over everything that was added so far."""
         occupied = np.flatnonzero(self._all)[::-1]

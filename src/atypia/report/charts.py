@@ -17,6 +17,11 @@ LONGEST = 25
 """Room for row names, the width of a chart with rows, and the letters that fit the room."""
 
 
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#777777")
+"""Of curves; colour-blind people can tell them apart (Okabe and Ito)."""
+DASHES = ("none", "6 3", "2 3")
+
+
 @dataclass(frozen=True)
 class Dot:
     """One scan in the strip plot: its score, its name and where its card is."""
@@ -172,6 +177,31 @@ def threshold_curve(curve: Mapping[str, Any]) -> Markup:
         parts.append(f'<circle class="knee" cx="{x}" cy="{y}" r="5"><title>{told}</title></circle>')
     parts.append(_text(left + 6, 32, told, "start", "told"))
     return _svg(parts, width, height, f"Threshold curve, {told}")
+
+
+def curves(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str) -> Markup:
+    """Draw several curves between 0 and 1 with a legend, told apart by colour and by dashes."""
+    left, bottom, right = 44, 250, 330
+    across, up = _Scale(0.0, 1.0, left, right), _Scale(0.0, 1.0, bottom, 10)
+    parts = _axis(across, 10, bottom, x)
+    for tick in up.ticks:
+        parts.append(_text(left - 6, up(tick) + 4, f"{tick:g}", "end", "tick"))
+    parts.append(_text(left + 6, 22, y, "start", "unit"))
+    for place, (name, (values, others)) in enumerate(lines.items()):
+        colour = COLOURS[place % len(COLOURS)]
+        dashes = DASHES[place // len(COLOURS) % len(DASHES)]
+        told = f'style="stroke:{colour};stroke-dasharray:{dashes}"'
+        points = " ".join(
+            f"{across(float(a))},{up(float(b))}" for a, b in zip(values, others, strict=True)
+        )
+        parts.append(f'<polyline {told} points="{points}"><title>{escape(name)}</title></polyline>')
+        height = 20 + 18 * place
+        parts.append(
+            f'<line {told} stroke-width="2.5" x1="{right + 14}" x2="{right + 36}" '
+            f'y1="{height}" y2="{height}"/>'
+        )
+        parts.append(_text(right + 42, height + 4, _plain(name), "start", "tick"))
+    return _svg(parts, 560, max(290, 30 + 18 * len(lines)), f"{y} by {x}: {', '.join(lines)}")
 
 
 def histogram(edges: Array, shares: Array, usual: tuple[Array, Array], unit: str) -> Markup:

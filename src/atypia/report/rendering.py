@@ -9,7 +9,8 @@ from typing import Any
 
 import jinja2
 
-STYLE = "style.css"
+STYLE, TABLES = "style.css", "tables.html.j2"
+"""What every page may hold."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Fact:
 def template(name: str) -> jinja2.Template:
     """Give a page's template; every page holds the same style."""
     folder = resources.files("atypia.report") / "templates"
-    texts = {part: (folder / part).read_text("utf-8") for part in (name, STYLE)}
+    texts = {part: (folder / part).read_text("utf-8") for part in (name, STYLE, TABLES)}
     environment = jinja2.Environment(
         loader=jinja2.DictLoader(texts),
         autoescape=lambda part: part != STYLE,

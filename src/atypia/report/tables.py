@@ -18,7 +18,7 @@ from atypia.report.charts import Interval
 
 HIGHER_IS_BETTER = frozenset(("ap", "auroc", "dice", "own_dice", "pooled_ap", "pooled_dice"))
 """Columns in which the best value of each condition is marked; oracles never are."""
-WORDS = frozenset(("method", "provenance"))
+WORDS = frozenset(("method", "provenance", "other", "figure"))
 NOTHING = {"mean": None, "interval": None}
 
 
@@ -60,7 +60,7 @@ def evaluation_tables(evaluation: Mapping[str, Any]) -> list[Table]:
         ("Healthy test scans, and the threshold of every method", evaluation["healthy"],
          HEALTHY_COLUMNS),
     ]  # fmt: skip
-    return [_table(title, rows, columns) for title, rows, columns in parts if rows]
+    return [table_of(title, rows, columns) for title, rows, columns in parts if rows]
 
 
 def precision_intervals(evaluation: Mapping[str, Any], method: str) -> list[Interval]:
@@ -78,7 +78,8 @@ def precision_intervals(evaluation: Mapping[str, Any], method: str) -> list[Inte
     ]
 
 
-def _table(title: str, rows: Sequence[Row], columns: Sequence[Column]) -> Table:
+def table_of(title: str, rows: Sequence[Row], columns: Sequence[Column]) -> Table:
+    """Lay out rows by condition; the best value of each column is marked."""
     # The condition stands above its rows; a column without any value only takes room.
     kept = [
         c

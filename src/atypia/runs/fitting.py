@@ -35,6 +35,7 @@ def fit_model(
     workers: int | None = None,
     overwrite: bool = False,
     start: Path | None = None,
+    baselines: bool = True,
     progress: Progress = silent,
 ) -> Detector:
     """Fit a method and all baselines on the same scans and write one model folder.
@@ -56,6 +57,8 @@ def fit_model(
         Replace a finished model of other settings or scans.
     start
         A snapshot or checkpoint of another run with the same network, from which to go on.
+    baselines
+        Fit the baselines, too; a comparison has them already.
 
     Raises
     ------
@@ -80,7 +83,7 @@ def fit_model(
     )
     if not is_first_process():
         return detector  # the first process of a distributed run writes
-    for name in baselines_of(method):
+    for name in baselines_of(method) if baselines else ():
         kind = detector_class(name)
         shared = {k: getattr(settings, k) for k in DetectorSettings.model_fields}
         # A method's own score is unknown to a baseline; it ranks scans by its default.

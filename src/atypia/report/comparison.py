@@ -1,0 +1,86 @@
+"""Comparison page: what `atypia benchmark` found, in one file that needs no network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from atypia import files
+from atypia.evaluation.ranking import RANK_COLUMNS
+from atypia.evaluation.table import Column, Row
+from atypia.report import charts
+from atypia.report.rendering import flat, template
+from atypia.report.tables import Table, evaluation_tables, precision_intervals, table_of
+
+PAIRED_COLUMNS = (
+    Column("condition", "condition", "What was planted or labelled."),
+    Column("figure", "figure", "Which figure of a scan is compared."),
+    Column("method", "method", "The one of the best mean rank."),
+    Column("other", "other", "Compared with it on the same scans."),
+    Column("difference", "difference", "Mean over scans of the first minus the other [95 % CI]."),
+    Column("pairs", "people", "Number of people who have both."),
+    Column("wilcoxon_p", "Wilcoxon p", "Signed-rank test, two-sided."),
+    Column("permutation_p", "sign-flip p", "Permutation test of the mean difference."),
+    Column("permutation_p_holm", "corrected p", "Of that test, after Holm's correction."),
+)
+
+
+def write_comparison(folder: Path) -> Path:
+    """Write `index.html` into the folder of a comparison.
+
+    Parameters
+    ----------
+    folder
+        That `atypia benchmark` wrote.
+
+    Returns
+    -------
+    Path
+        Where the page is.
+
+    Raises
+    ------
+    InputError
+        `folder` holds no `benchmark.json`.
+    """
+    found = files.read_json(Path(folder) / "benchmark.json")
+    evaluation, ranks = found["evaluation"], found["ranks"]
+    best = str(ranks[0]["method"]) if ranks else ""
+    rows = precision_intervals(evaluation, best)
+    text = template("comparison.html.j2").render(
+        found=found,
+        best=best,
+        precision=charts.intervals(rows, "average precision") if rows else None,
+        curves=_curves(found["curves"]),
+        tables=[*_tables(ranks, found["comparisons"]), *evaluation_tables(evaluation)],
+        settings=flat(found["protocol"]),
+    )
+    page = Path(folder) / "index.html"
+    files.write_text(page, text)
+    return page
+
+
+def _tables(ranks: Sequence[Row], comparisons: Sequence[Row]) -> list[Table]:
+    found = []
+    if ranks:
+        found.append(table_of("Ranks", ranks, RANK_COLUMNS))
+    if comparisons:
+        rows = [
+            {**row, "difference": {"mean": row["difference"], "interval": row["interval"]}}
+            for row in comparisons
+        ]
+        found.append(table_of("Paired comparisons", rows, PAIRED_COLUMNS))
+    return found
+
+
+def _curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, Markup]:
+    """Draw precision over recall, one chart a condition."""
+    lines: dict[str, dict[str, tuple[Sequence[float], Sequence[float]]]] = {}
+    for row in rows:
+        if row["recall"]:
+            of = lines.setdefault(row["condition"], {})
+            of[row["method"]] = row["recall"], row["precision"]
+    return {name: charts.curves(of, "recall", "precision") for name, of in lines.items()}
