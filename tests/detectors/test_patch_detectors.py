@@ -136,6 +136,61 @@ def test_the_encoder_of_another_model(donor: str, tmp_path: Path) -> None:
     same_after_saving(detector, tmp_path / "model")
 
 
+def test_the_encoder_of_a_model_whose_encoder_came_from_another(tmp_path: Path) -> None:
+    first = made("padim", features="self_supervised").fit(phantom_cohort(SEEDS))
+    save_detector(first, tmp_path / "first")
+    values = {"features": "detector", "weights": tmp_path / "first"}
+    second = made("padim", **values).fit(phantom_cohort(SEEDS))
+    save_detector(second, tmp_path / "second")
+    third = made("padim", features="detector", weights=tmp_path / "second")
+    third.fit(phantom_cohort(SEEDS))
+    for folder in ("first", "second"):
+        for file in (tmp_path / folder).rglob("*.*"):
+            file.unlink()
+    same_after_saving(third, tmp_path / "third")
+
+
+def test_fitting_again_gives_the_same(tmp_path: Path) -> None:
+    save_detector(made("mask_refinement").fit(phantom_cohort(SEEDS)), tmp_path)
+    detector = made("padim", features="detector", weights=tmp_path)
+    scan = phantom_cohort([77])[0]
+    once = detector.fit(phantom_cohort(SEEDS)).score_map(scan).data
+    np.testing.assert_array_equal(detector.fit(phantom_cohort(SEEDS)).score_map(scan).data, once)
+
+
+def test_a_model_on_another_grid_cannot_give_its_encoder(tmp_path: Path) -> None:
+    save_detector(made("mask_refinement", spacing_mm=8.0).fit(phantom_cohort(SEEDS)), tmp_path)
+    with pytest.raises(ModelError, match="another grid"):
+        made("padim", features="detector", weights=tmp_path).fit(phantom_cohort(SEEDS))
+
+
+def test_what_was_learnt_cannot_be_changed_and_the_map_can() -> None:
+    detector = fitted("padim")
+    scan = phantom_cohort([77])[0]
+    changed = detector.but(score_map="max")
+    assert not np.array_equal(changed.score_map(scan).data, detector.score_map(scan).data)
+    with pytest.raises(SettingsError, match="learnt"):
+        detector.but(patch_size=2)
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"features": "random", "network": "simple", "layers": (3,)}, "layers"),
+        ({"patch_size": 500}, "patch_size"),
+    ],
+)
+def test_settings_that_do_not_fit_are_named(values, problem: str) -> None:
+    with pytest.raises(SettingsError, match=problem):
+        made("padim", **values).fit(phantom_cohort(SEEDS))
+
+
+@pytest.mark.parametrize("name", ["layers", "descriptors", "scales_mm"])
+def test_something_must_be_described(name: str) -> None:
+    with pytest.raises(SettingsError, match=name):
+        made("padim", **{name: ()})
+
+
 def test_a_model_without_an_encoder_cannot_give_one(tmp_path: Path) -> None:
     save_detector(made("zscore").fit(phantom_cohort(SEEDS)), tmp_path)
     with pytest.raises(ModelError, match="zscore has no encoder"):

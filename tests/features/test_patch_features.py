@@ -112,8 +112,9 @@ def test_scores_land_where_their_patch_lies(kind: str) -> None:
     assert np.abs(middle - centre).max() <= 1.0
 
 
-def test_all_of_the_brain_gets_a_score() -> None:
-    features = described(least_brain=1.0)
+@pytest.mark.parametrize("kind", ["interpolated", "mean", "max", "min"])
+def test_all_of_the_brain_gets_a_score(kind: str) -> None:
+    features = described(least_brain=1.0, patch_size=2, patch_stride=3, score_map=kind)
     image, brain = scan()
     patches = features.of(image, brain)
     found = features.map(np.ones(len(patches.numbers), np.float32), patches, brain.data)

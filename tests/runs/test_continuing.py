@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from atypia.detectors.implicit_field import ImplicitField, ImplicitFieldSettings
-from atypia.errors import ModelError
+from atypia.errors import ModelError, OutputError, SettingsError
+from atypia.registry import detector_class
 from atypia.runs.fitting import fit_model
 from atypia.training.log import read_log
 from tests.phantoms import phantom_cohort
@@ -68,6 +69,72 @@ def test_whoever_the_snapshot_has_seen_counts_as_seen(tmp_path: Path) -> None:
     (snapshot.parent / "people.json").unlink()
     with pytest.raises(ModelError, match="whom it has learnt from"):
         fitted(tmp_path / "third", snapshot, epochs=3)
+
+
+def test_a_folder_of_another_run_keeps_telling_of_its_people(tmp_path: Path) -> None:
+    """Else its checkpoint could be started from without the people behind it."""
+    from atypia.training.loop import train
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("atypia.detectors.implicit_field.train", _stopping(train))
+        with pytest.raises(KeyboardInterrupt):
+            fitted(tmp_path / "first")
+    unfinished = tmp_path / "first" / "training"
+    people = (unfinished / "people.json").read_text()
+    with pytest.raises(OutputError, match="another output"):
+        fitted(tmp_path / "first", seeds=range(10, 13))
+    assert (unfinished / "people.json").read_text() == people
+    model = fitted(tmp_path / "second", unfinished / "checkpoint.safetensors", range(10, 13))
+    assert {scan.person for scan in phantom_cohort(SCANS)} <= set(model.trained_on["people"])
+
+
+def _stopping(train):
+    """Train, but stop like a killed run after the first checkpoint."""
+
+    def stopped(*arguments, **options):
+        def progress(name, done, *_):
+            if name == "train" and done >= 4:
+                raise KeyboardInterrupt
+
+        settings = arguments[3].but(checkpoint_every=3)
+        return train(*arguments[:3], settings, **(options | {"progress": progress}))
+
+    return stopped
+
+
+def test_snapshots_of_an_overwritten_model_are_gone(tmp_path: Path) -> None:
+    fitted(tmp_path / "model")
+    fit_model(
+        "implicit_field",
+        settings(epochs=2),
+        phantom_cohort(range(10, 13)),
+        tmp_path / "model",
+        workers=1,
+        overwrite=True,
+    )
+    kept = sorted(p.name for p in (tmp_path / "model" / "snapshots").iterdir())
+    assert kept == ["epoch-0002.safetensors", "people.json"]
+
+
+def test_a_start_that_would_do_nothing_is_refused(tmp_path: Path) -> None:
+    fitted(tmp_path / "first", epochs=2)
+    snapshot = tmp_path / "first" / "snapshots" / "epoch-0002.safetensors"
+    with pytest.raises(SettingsError, match="Ask for more"):
+        fitted(tmp_path / "second", snapshot, seeds=range(10, 13), epochs=2)
+    with pytest.raises(OutputError, match="output folder"):
+        fitted(tmp_path / "first", snapshot, epochs=4)
+    kind = detector_class("padim")
+    with pytest.raises(SettingsError, match="no training"):
+        fit_model(
+            "padim",
+            kind.settings_class.tiny(),
+            phantom_cohort(SCANS),
+            tmp_path / "padim",
+            workers=1,
+            start=snapshot,
+        )
+    with pytest.raises(SettingsError, match="folder"):
+        ImplicitField(settings()).fit(phantom_cohort(SCANS), start=snapshot)
 
 
 def test_a_start_that_does_not_fit_is_named(tmp_path: Path) -> None:

@@ -201,6 +201,8 @@ class Detector(ABC):
             Empty cohort, a scan labelled abnormal, or scans that cannot be read (all are named).
         """
         cohort.require_healthy("training")
+        if start is not None:
+            self._require_start(folder)
         plan, modality, identity = self._plan_for(cohort, start)
         people = {scan.person for scan in cohort} | set(self._learnt_before()[1])
         if folder is not None:
@@ -210,6 +212,8 @@ class Detector(ABC):
         )
         prepared = all_prepared(list(results), cohort)
         self.plan = plan
+        # What an earlier fit has told must not shape this one.
+        self.trained_on = {}
         self._build()
         self._fit(TrainingSet(prepared, plan.grid, folder, identity, progress))
         self.calibration = None
@@ -356,13 +360,24 @@ class Detector(ABC):
 
         Settings that shape what was learnt (those of preprocessing, modality) cannot be changed.
         """
-        fixed = {"preprocessing", "spacing_mm", "align", "modality"} & set(settings)
+        fixed = self._learnt_settings() & set(settings)
         if fixed:
             raise SettingsError(self.method, f"{', '.join(sorted(fixed))} is learnt", "Fit again")
         other = copy.copy(self)
         other.settings = self.settings.but(**settings)
         other.calibration = None
         return other
+
+    def _learnt_settings(self) -> set[str]:
+        """Name the settings that shaped what was learnt."""
+        return {"preprocessing", "spacing_mm", "align", "modality"}
+
+    def _require_start(self, folder: Path | None) -> None:
+        """Refuse to start from a snapshot where nothing would come of it."""
+        if "training" not in self.settings_class.model_fields:
+            raise SettingsError(self.method, "has no training to start", "Leave out --start")
+        if folder is None:
+            raise SettingsError("start", "needs a folder for the training", "Give one")
 
     def digest(self) -> str:
         """Sixteen digits that change with what was learnt and how scans are scored."""

@@ -59,6 +59,7 @@ class MemoryBank(PatchDetector):
     method = "memory_bank"
     settings_class = MemoryBankSettings
     settings: MemoryBankSettings
+    free_settings = PatchDetector.free_settings | {"neighbours", "radius_mm", "reweighted"}
 
     bank_: Array
     places_: Array

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -90,6 +90,11 @@ class PatchDetector(Detector):
     """Base of the methods that judge patches; they write `_learn` and `_judge`."""
 
     settings: PatchSettings
+    free_settings: ClassVar[frozenset[str]] = frozenset(
+        ("score_map", "blending", "megabytes", "normalise")
+    )
+    """Those that may be changed without a new fit."""
+
     features_: PatchFeatures
     usual_: Array
     spread_: Array
@@ -112,8 +117,15 @@ class PatchDetector(Detector):
         """Give the network that makes features, for another method to use."""
         return self.features_.network
 
+    def _learnt_settings(self) -> set[str]:
+        own = set(type(self.settings).model_fields) - set(DetectorSettings.model_fields)
+        return super()._learnt_settings() | (own - self.free_settings)
+
     def _build(self) -> None:
         settings = self.settings
+        if self.plan is not None and settings.patch_size > min(self._working_grid().shape):
+            problem = f"is larger than the working grid, {self._working_grid().shape}"
+            raise SettingsError(f"patch_size {settings.patch_size}", problem, "Choose smaller ones")
         self.features_ = PatchFeatures(settings, self._network(), settings.seed)
 
     def _network(self) -> nn.Module | None:
@@ -151,7 +163,9 @@ class PatchDetector(Detector):
         donor = self._donor()
         assert donor.plan is not None
         told = {"settings": donor.settings.to_json(), "plan": donor.plan.to_json()}
-        return {"encoder_of": {"method": donor.method, **told}}
+        # Its own encoder may come from a third model.
+        before = {key: donor.trained_on[key] for key in ("encoder_of",) if key in donor.trained_on}
+        return {"encoder_of": {"method": donor.method, **told, **before}}
 
     def _fit(self, training: TrainingSet) -> None:
         settings = self.settings
@@ -174,7 +188,7 @@ class PatchDetector(Detector):
         if self.settings.normalise:
             places = patches.numbers
             scores = (scores - self.usual_.ravel()[places]) / self.spread_.ravel()[places]
-        return Finding(self.features_.map(scores, patches, prepared.brain.data))
+        return Finding(self.features_.map(scores, patches, prepared.brain.data, self.settings))
 
     def _patches(self, prepared: Prepared) -> Patches:
         return self.features_.of(prepared.image, prepared.brain)
@@ -271,13 +285,15 @@ class PatchDetector(Detector):
         place = self._given_weights()
         if donor.encoder() is None:
             raise ModelError(place, f"{donor.method} has no encoder", "Choose another model")
-        if self.plan is not None and donor._working_grid().shape != self._working_grid().shape:
-            raise ModelError(
-                place,
-                f"works on a grid of {donor._working_grid().shape}, not of "
-                f"{self._working_grid().shape}",
-                "Fit with the preprocessing and spacing of that model",
-            )
+        if self.plan is not None:
+            theirs, ours = donor._working_grid(), self._working_grid()
+            if theirs.shape != ours.shape or not np.allclose(theirs.affine, ours.affine, atol=1e-3):
+                raise ModelError(
+                    place,
+                    f"works on another grid, {theirs.shape} at {theirs.spacing_mm} mm, not "
+                    f"{ours.shape} at {ours.spacing_mm} mm",
+                    "Fit with the preprocessing and spacing of that model",
+                )
         return donor
 
 
@@ -286,6 +302,7 @@ def encoder_like(told: dict[str, Any]) -> nn.Module | None:
     kind = detector_class(told["method"])
     detector = kind(kind.settings_class.make(told["settings"]))
     detector.plan = Plan.make(told["plan"])
+    detector.trained_on = {key: told[key] for key in ("encoder_of",) if key in told}
     detector._build()
     return detector.encoder()
 

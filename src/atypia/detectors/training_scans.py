@@ -133,6 +133,8 @@ def begin(folder: Path, identity: str, start: Path | None, people: Iterable[str]
     ------
     ModelError
         The start cannot be read, or nothing beside it tells whom it has learnt from.
+    OutputError
+        The folder holds the checkpoint of another run.
     """
     before: set[str] = set()
     if start is not None:
@@ -142,10 +144,14 @@ def begin(folder: Path, identity: str, start: Path | None, people: Iterable[str]
             problem = f"has no {PEOPLE} beside it, which tells whom it has learnt from"
             raise ModelError(start, problem, "Leave snapshots in the folder of their model")
         before = set(files.read_json(told))
+    if start is not None or (folder / PEOPLE).exists():
         # Only where training is asked for: it costs torch.
-        from atypia.training.checkpoint import start_from
+        from atypia.training.checkpoint import require_same_run, start_from
 
-        start_from(start, folder, identity)
+        # Before anything is written: a folder of another run must keep telling of its own people.
+        require_same_run(folder, identity)
+        if start is not None:
+            start_from(start, folder, identity)
     files.write_json(folder / PEOPLE, sorted(before | set(people)))
     return before
 

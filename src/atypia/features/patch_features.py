@@ -12,6 +12,7 @@ from pydantic import Field
 from scipy import ndimage
 from torch import Tensor, nn
 
+from atypia.errors import SettingsError
 from atypia.features.embedding import (
     Fusion,
     LayerEmbedding,
@@ -27,7 +28,7 @@ from atypia.patches import (
     patch_grid,
     spread_scores,
 )
-from atypia.scoring.descriptors import GROUPS, describe, descriptor_names
+from atypia.scoring.descriptors import describe, descriptor_names
 from atypia.settings import Settings
 from atypia.volume import Array, Volume
 
@@ -51,11 +52,14 @@ class FeatureRules(Settings):
     """Voxels from patch to patch; none: half a patch."""
     least_brain: float = Field(0.25, gt=0, le=1)
     """Patches with a smaller share of brain are left out."""
-    layers: tuple[int, ...] = (0,)
+    layers: tuple[int, ...] = Field((0,), min_length=1)
     """Feature maps of the network that are read, from 0, the finest."""
-    descriptors: tuple[str, ...] = GROUPS
-    """Groups of written-down descriptors, with `features` descriptors."""
-    scales_mm: tuple[float, ...] = (2.0, 4.0, 8.0)
+    descriptors: tuple[str, ...] = Field(
+        ("intensity", "gradient", "texture", "self_similarity"), min_length=1
+    )
+    """Groups of written-down descriptors, with `features` descriptors; also asymmetry, which makes
+    the mirrored place of a lesion as abnormal as the lesion."""
+    scales_mm: tuple[float, ...] = Field((2.0, 4.0, 8.0), min_length=1)
     """Of the descriptors."""
     embedding: Method = "pool"
     """A patch of a feature map as a vector: pool (one value a channel), flatten, or mlp (random
@@ -132,6 +136,9 @@ class PatchFeatures(nn.Module):
             network.requires_grad_(False)
             parts: Any = network
             shapes = []
+            if not all(0 <= layer < len(parts.strides) for layer in rules.layers):
+                problem = f"{list(rules.layers)} are not those of a network of {len(parts.strides)}"
+                raise SettingsError("layers", problem, "Count from 0, the finest")
             for layer in rules.layers:
                 stride = float(parts.strides[layer])
                 across = (stride, stride, stride if parts.axes == 3 else 1.0)
@@ -203,20 +210,41 @@ class PatchFeatures(nn.Module):
             vectors = torch.cat([vectors, torch.from_numpy(places).to(vectors)], dim=1)
         return Patches(vectors.numpy(), numbers, grid)
 
-    def map(self, scores: Array, patches: Patches, brain: Array) -> Array:
-        """Bring patch scores `(N,)` to voxels, float32 `(X, Y, Z)`, zero outside the brain."""
+    def map(
+        self, scores: Array, patches: Patches, brain: Array, rules: FeatureRules | None = None
+    ) -> Array:
+        """Bring patch scores to voxels.
+
+        Parameters
+        ----------
+        scores
+            `(N,)`.
+        patches
+            What the scores are about.
+        brain
+            `(X, Y, Z)` boolean.
+        rules
+            Whose `score_map` and `blending` count; this module's own if not given.
+
+        Returns
+        -------
+        numpy.ndarray
+            float32 `(X, Y, Z)`, zero outside the brain. Brain that no described patch reaches gets
+            the score of the nearest one.
+        """
+        rules = rules or self.rules
         grid = np.full(patches.grid.count, np.nan, np.float32)
         grid[patches.numbers] = scores
         dense = grid.reshape(patches.grid.counts)
-        if self.rules.score_map == "interpolated":
-            # Brain that no described patch reaches gets the score of the nearest one.
-            known = np.isfinite(dense)
-            nearest = ndimage.distance_transform_edt(
-                ~known, return_distances=False, return_indices=True
-            )
-            found = interpolated_scores(dense[tuple(nearest)], patches.grid)
-        else:
-            found = spread_scores(dense, patches.grid, self.rules.score_map, self.rules.blending)
+        nearest = ndimage.distance_transform_edt(
+            ~np.isfinite(dense), return_distances=False, return_indices=True
+        )
+        found = interpolated_scores(dense[tuple(nearest)], patches.grid)
+        if rules.score_map != "interpolated":
+            described = np.where(np.isfinite(dense), 1.0, np.nan)
+            reached = spread_scores(described, patches.grid, "max") > 0
+            spread = spread_scores(dense, patches.grid, rules.score_map, rules.blending)
+            found = np.where(reached, spread, found)
         return np.where(brain, found, 0).astype(np.float32)
 
     def grid_of(self, image: Volume) -> PatchGrid:

@@ -68,6 +68,8 @@ def fit_model(
         `start` cannot be read or is of another network.
     """
     folder = Path(folder)
+    if start is not None and start.resolve().is_relative_to(folder.resolve()):
+        raise OutputError(start, "lies in the output folder", "Choose another output")
     detector = detector_class(method)(settings)
     if not overwrite and (finished := _finished(detector, cohort, folder, start)):
         return finished
@@ -192,6 +194,8 @@ def close(unfinished: Path, folder: Path) -> None:
     if log.exists():
         files.write_text(folder / "training.jsonl", log.read_text(encoding="utf-8"))
     for kept in ("tensorboard", "snapshots"):
+        # Those of a model that was overwritten tell of other people.
+        shutil.rmtree(folder / kept, ignore_errors=True)
         if (unfinished / kept).is_dir():
             shutil.copytree(unfinished / kept, folder / kept, dirs_exist_ok=True)
     if (folder / "snapshots").is_dir() and (unfinished / PEOPLE).exists():

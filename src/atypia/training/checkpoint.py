@@ -42,6 +42,8 @@ class Checkpoint:
         self.latest: float | None = None
         self.rounds_without_gain = 0
         self.halvings = 0
+        self.began = 0
+        """The step of another run from which this one went on."""
         self.best: dict[str, Tensor] | None = None
 
     @property
@@ -91,6 +93,7 @@ class Checkpoint:
             "latest": self.latest,
             "rounds_without_gain": self.rounds_without_gain,
             "halvings": self.halvings,
+            "began": self.began,
         }
         copies = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
         with files.replacing(path) as temporary:
@@ -109,15 +112,11 @@ class Checkpoint:
         if self.path is None or not self.path.exists():
             return
         counts, tensors = _read(self.path, "Delete it to train from the start")
-        if counts["identity"] != self.identity:
-            raise OutputError(
-                self.path,
-                "belongs to an unfinished run with other settings, scans or version",
-                "Choose another output, or delete this folder to start anew",
-            )
+        _require(counts, self.identity, self.path)
         self.step, self.best_step = counts["step"], counts["best_step"]
         self.best_loss, self.latest = counts["best_loss"], counts["latest"]
         self.rounds_without_gain = counts["rounds_without_gain"]
+        self.began = counts.get("began", 0)
         self.halvings = counts.get("halvings", 0)  # older files have none
         try:
             self.network.load_state_dict(_part(tensors, "network."))
@@ -138,6 +137,11 @@ class Checkpoint:
             index, name = key.split(".", 1)
             state.setdefault(int(index), {})[name] = value
         groups = self.optimizer.state_dict()["param_groups"]
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        shapes = [s["exp_avg"].shape for _, s in sorted(state.items()) if "exp_avg" in s]
+        if shapes and shapes != [p.shape for p in parameters]:
+            problem = "has moments of the optimiser that do not fit"
+            raise ModelError(self.path, problem, "Keep the settings of its run")
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
@@ -149,7 +153,8 @@ def start_from(source: Path, folder: Path, identity: str) -> None:
     source
         `checkpoint.safetensors` of an unfinished run, or one of its snapshots.
     folder
-        Of the new run. If it has a checkpoint of its own already, it goes on from that one.
+        Of the new run. If it has a checkpoint already, it goes on from that one; see
+        `require_same_run`.
     identity
         Of the new run.
 
@@ -159,16 +164,40 @@ def start_from(source: Path, folder: Path, identity: str) -> None:
         The source cannot be read.
     """
     place = folder / "checkpoint.safetensors"
-    if place.exists() and _read(place, "Delete it")[0]["identity"] == identity:
+    if place.exists():
         return
     counts, tensors = _read(source, "Name a file of `snapshots`, or a checkpoint")
     # What was best under other settings or scans says nothing about this run.
     fresh = {"best_step": 0, "best_loss": None, "latest": None, "rounds_without_gain": 0}
-    fresh["halvings"] = 0
+    fresh |= {"halvings": 0, "began": counts["step"]}
     kept = {key: value for key, value in tensors.items() if not key.startswith("best.")}
     told = json.dumps(counts | fresh | {"identity": identity})
     with files.replacing(place) as temporary:
         save_file(kept, temporary, metadata={"training": told})
+
+
+def require_same_run(folder: Path, identity: str) -> None:
+    """Refuse a training folder that holds the checkpoint of another run.
+
+    Raises
+    ------
+    OutputError
+        It does.
+    ModelError
+        Its checkpoint is damaged.
+    """
+    place = folder / "checkpoint.safetensors"
+    if place.exists():
+        _require(_read(place, "Delete it to train from the start")[0], identity, place)
+
+
+def _require(counts: dict[str, Any], identity: str, path: Path) -> None:
+    if counts["identity"] != identity:
+        raise OutputError(
+            path,
+            "belongs to an unfinished run with other settings, scans or version",
+            "Choose another output, or delete this folder to start anew",
+        )
 
 
 def _read(path: Path, remedy: str) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from atypia.errors import AtypiaError
+from atypia.errors import AtypiaError, SettingsError
 from atypia.progress import Progress, silent
 from atypia.settings import Settings
 from atypia.training.checkpoint import Checkpoint
@@ -122,6 +122,8 @@ def train(
     ------
     OutputError
         `folder` holds the checkpoint of another run.
+    SettingsError
+        The run starts from a snapshot that has all of the steps already.
     AtypiaError
         The loss is not finite any more.
     """
@@ -137,6 +139,12 @@ def train(
     state = Checkpoint(folder if fabric.is_global_zero else None, identity, network, optimizer)
     state = _agreed_start(fabric, state, folder, identity, network, optimizer)
     steps, epoch = _steps(settings, count), _steps_of_an_epoch(settings, count)
+    if state.began >= steps:
+        raise SettingsError(
+            f"{steps} training steps",
+            f"were done where this run starts, which is at step {state.began}",
+            "Ask for more --training.steps or --training.epochs",
+        )
     snapshot_every = None if settings.snapshot_epochs is None else settings.snapshot_epochs * epoch
     log = TrainingLog(folder if fabric.is_global_zero else None, state.step, settings.tensorboard)
     with log:
@@ -153,7 +161,8 @@ def train(
             if validation and due:
                 trained.eval()
                 with torch.no_grad():
-                    state.judge(validation(network))
+                    # Running statistics differ between processes: all follow the first one.
+                    state.judge(fabric.broadcast(validation(network), 0))
             log.record(state.step, loss=value, learning_rate=rate, validation=state.latest)
             if last or state.step % settings.checkpoint_every == 0 or (validation and due):
                 state.save()
