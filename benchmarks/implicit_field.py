@@ -106,7 +106,7 @@ def run(quick: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 
 
 def trained(folder: str, size: dict[str, Any]) -> None:
-    """Train decoder and codes on simulated brains, with the published classes and coordinates."""
+    """Train decoder and codes on simulated brains, with the published classes."""
     from safetensors.numpy import save_file
 
     from atypia.detectors.base import TrainingSet

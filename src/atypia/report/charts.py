@@ -186,7 +186,7 @@ def curves(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str,
     parts = _axis(across, 10, bottom, x)
     for tick in up.ticks:
         parts.append(_text(left - 6, up(tick) + 4, f"{tick:g}", "end", "tick"))
-    parts.append(_text(left + 6, 22, y, "start", "unit"))
+    parts.append(_text(left + 6, bottom - 8, y, "start", "unit"))
     for place, (name, (values, others)) in enumerate(lines.items()):
         colour = COLOURS[place % len(COLOURS)]
         dashes = DASHES[place // len(COLOURS) % len(DASHES)]
