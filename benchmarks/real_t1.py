@@ -102,8 +102,9 @@ def lesion_scans(data: Path) -> Cohort:
         mask = data / "mslesseg" / f"{visit}_MASK.nii.gz"
         # P14_T2's T1 was stripped badly (2.6 litres are left); its FLAIR on the same grid well.
         brain = data / "mslesseg" / f"{visit}_FLAIR.nii.gz"
-        scan = _scan(visit, images, mask, "multiple sclerosis", "MSLesSeg")
-        scans.append(replace(scan, brain_mask=brain))
+        subject, session = visit.split("_")
+        scan = _scan(subject, images, mask, "multiple sclerosis", "MSLesSeg")
+        scans.append(replace(scan, session=session, brain_mask=brain))
     for case in ("TCGA-DU-7294", "OtherEXampleFromTCIA"):
         place = data / "tcga" / case
         images = {"T1w": place / f"{case}_t1_bet.nii.gz"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from scipy import ndimage
 
 from atypia.calibration import Threshold
-from atypia.errors import SettingsError
+from atypia.errors import InputError, SettingsError
 from atypia.evaluation import auroc, dice
 from atypia.evaluation.evaluation import (
     HEALTHY_COLUMNS,
@@ -95,6 +96,23 @@ def test_a_lesion_outside_the_brain_mask_counts_as_missed() -> None:
     assert missed["ap"] < 0.01
 
 
+def test_outside_the_brain_mask_the_score_is_the_lowest_whatever_its_sign() -> None:
+    # Whole numbers keep their order and their ties under a shift, and have bins of their own.
+    rng = np.random.default_rng(0)
+    half = np.zeros(SHAPE, bool)
+    half[:2, 3:6, 3:6] = True
+    score = (rng.integers(-19, -8, SHAPE) + 5 * half).astype(np.float32)
+    score[~BRAIN] = 1000
+    assert (half & ~BRAIN).sum() == (half & BRAIN).sum()
+    assert score[half & BRAIN].min() > score[BRAIN].min()  # the missed ones are last, alone
+    rows = [
+        Evaluation().add(result("t", "tumour", 0, score_map=score + shift, lesion=half))
+        for shift in (0, 20)
+    ]
+    assert rows[0]["ap"] == rows[1]["ap"] < 0.7
+    assert rows[0]["lesion_outside"] == 0.5
+
+
 def test_lesion_rows_average_scans_and_pool_voxels() -> None:
     evaluation = full()
     row = next(r for r in evaluation.lesion_rows() if r["method"] == "m")
@@ -142,6 +160,79 @@ def test_healthy_rows_tell_the_false_positives_and_their_threshold() -> None:
     assert row["flagged"]["mean"] == pytest.approx(np.mean(flagged))
     assert (row["scans"], row["asked"], row["threshold"]) == (3, 0.01, 2.0)
     assert row["provenance"] == THRESHOLD.provenance
+
+
+def test_folds_have_no_common_threshold() -> None:
+    whole = full()
+    other = Evaluation(baselines=["base"])
+    for condition in ("healthy", "tumour"):
+        other.add(result("x", condition, 7, threshold=Threshold(1.5, "healthy n=4")))
+    whole.merge(other)
+    told = f"{THRESHOLD.provenance} or healthy n=4; one threshold a fold"
+    for rows in (whole.healthy_rows(), whole.lesion_rows()):
+        found = {row["method"]: (row["threshold"], row["provenance"]) for row in rows}
+        assert found == {"m": (None, told), "base *": (2.0, THRESHOLD.provenance)}
+
+
+def test_stored_results_are_read_as_they_were(tmp_path: Path) -> None:
+    whole = full()
+    whole.save(tmp_path / "results.json")
+    again = Evaluation.load(tmp_path / "results.json")
+    assert json.dumps(again.to_json()) == json.dumps(whole.to_json())
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda kept: kept.pop("baselines"),
+        lambda kept: kept.pop("scans"),
+        lambda kept: kept.pop("pooled"),
+        lambda kept: kept["scans"].clear(),
+        lambda kept: kept["scans"][0].pop("method"),
+        lambda kept: kept["scans"].append(3),
+        lambda kept: kept.update(scans=None),
+        lambda kept: kept["pooled"].append(["stroke", "m"]),
+        lambda kept: kept["pooled"].pop(),
+        lambda kept: kept["pooled"][0].pop(),
+    ],
+)
+def test_damaged_results_are_refused(tmp_path: Path, damage: Any) -> None:
+    path = tmp_path / "results.json"
+    full().save(path)
+    kept = json.loads(path.read_text())
+    damage(kept)
+    path.write_text(json.dumps(kept))
+    with pytest.raises(InputError, match="results.json: is damaged"):
+        Evaluation.load(path)
+
+
+@pytest.mark.parametrize("wrong", ["[]", "3", "{", ""])
+def test_other_json_is_no_result(tmp_path: Path, wrong: str) -> None:
+    path = tmp_path / "results.json"
+    full().save(path)
+    path.write_text(wrong)
+    with pytest.raises(InputError):
+        Evaluation.load(path)
+
+
+def test_damaged_counts_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    full().save(path)
+    counts = path.with_suffix(".npz")
+    whole = counts.read_bytes()
+    flipped = bytearray(whole)
+    flipped[60:90] = bytes(30)
+    for wrong in (b"", whole[:100], b"no archive", bytes(flipped)):
+        counts.write_bytes(wrong)
+        with pytest.raises(InputError, match="damaged"):
+            Evaluation.load(path)
+    for wrong_shape in (np.zeros(3), np.zeros((3, 2)), np.full((3, 1), 1 << 40)):
+        np.savez(counts, **{"0": wrong_shape, "1": wrong_shape})
+        with pytest.raises(InputError, match="damaged"):
+            Evaluation.load(path)
+    counts.unlink()
+    with pytest.raises(InputError, match="damaged"):
+        Evaluation.load(path)
 
 
 def test_without_calibration_and_healthy_scans() -> None:

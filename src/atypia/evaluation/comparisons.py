@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from atypia.evaluation.lesion_rows import ScanRow
 from atypia.evaluation.paired import compare_methods
 
@@ -20,7 +22,7 @@ def comparison_rows(
     Parameters
     ----------
     scans
-        Rows of all scans.
+        Rows of all scans. One that several folds have tested counts once, with its mean.
     reference
         The method that comes first in each comparison.
     marked
@@ -32,16 +34,22 @@ def comparison_rows(
         `atypia.evaluation.paired.PairedFigures` by condition, figure and other method; p-values
         are corrected over the other methods, within one condition and figure.
     """
-    persons = {row["scan"]: row["person"] for row in scans}
     rows: list[dict[str, Any]] = []
     for condition in dict.fromkeys(row["condition"] for row in scans):
         for figure in COMPARED:
-            values: dict[str, dict[str, float]] = {}
+            found_in: dict[str, dict[str, list[float]]] = {}
+            persons: dict[str, str] = {}
             for row in scans:
                 if row["condition"] == condition and row.get(figure) is not None:
-                    values.setdefault(row["method"], {})[row["scan"]] = row[figure]
-            if reference not in values:
+                    folds = found_in.setdefault(row["method"], {}).setdefault(row["scan"], [])
+                    folds.append(row[figure])
+                    persons[row["scan"]] = row["person"]
+            if reference not in found_in:
                 continue
+            values = {
+                method: {scan: float(np.mean(folds)) for scan, folds in by_scan.items()}
+                for method, by_scan in found_in.items()
+            }
             rows += [
                 {
                     "condition": condition,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -57,6 +58,17 @@ OWN_MASK, CALIBRATED_MASK, ORACLE_MASK = "own", "calibrated", "oracle"
 LABELLED_MASK = "labelled"
 AVERAGED = ("ap", "auroc", "dice", "own_dice", "labelled_dice", "oracle_dice", "psnr", "ssim")
 """Figures of a scan whose means stand in the rows of lesions."""
+
+DAMAGE = (
+    OSError, EOFError, ValueError, TypeError, LookupError, RuntimeError, zipfile.BadZipFile,
+    zlib.error,
+)  # fmt: skip
+"""What reading a damaged file of results may raise."""
+NEEDED = {
+    "scan", "condition", "site", "person", "sex", "age", "method", "score", "scores", "psnr",
+    "ssim", "p_value", "threshold", "provenance", "voxel_fpr", "flagged",
+}  # fmt: skip
+"""Figures that every scan has."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,11 +193,12 @@ class Evaluation:
         }
         if result.lesion is not None and result.lesion.any():
             truth = result.lesion
-            # A lesion may reach out of the brain mask. There the score is zero: it is missed, and
-            # counts as missed, not as absent.
+            # A lesion may reach out of the brain mask. There the score is the lowest one: it is
+            # missed, and counts as missed, not as absent.
             region = brain | truth
             histogram = ScoreHistogram()
-            scores = np.where(brain, result.score_map, 0)
+            lowest = min(0.0, float(result.score_map[brain].min(initial=0)))
+            scores = np.where(brain, result.score_map, lowest).astype(np.float32)
             histogram.update(scores[region], truth[region])
             self._pooled[result.condition, result.method].merge(histogram)
             ranking = histogram.result()
@@ -267,17 +280,26 @@ class Evaluation:
             A file is missing or damaged.
         """
         kept = files.read_json(path)
-        evaluation = cls(kept["baselines"])
-        evaluation.scans = kept["scans"]
         try:
-            with np.load(path.with_suffix(".npz"), allow_pickle=False) as counts:
+            evaluation = cls(kept["baselines"])
+            evaluation.scans = [_checked(row) for row in kept["scans"]]
+            # Opened here, because numpy leaves a file open that is no archive.
+            with path.with_suffix(".npz").open("rb") as file:
+                counts = np.load(file, allow_pickle=False)
                 for i, (condition, method) in enumerate(kept["pooled"]):
                     histogram = ScoreHistogram.from_array(counts[str(i)])
                     evaluation._pooled[condition, method] = histogram
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            problem = f"is damaged ({error})"
-            raise InputError(path.with_suffix(".npz"), problem, "Delete it") from error
+            evaluation._require_whole()
+        except DAMAGE as error:
+            problem = f"is damaged, or its .npz is ({error!r})"
+            raise InputError(path, problem, "Delete both") from error
         return evaluation
+
+    def _require_whole(self) -> None:
+        """Raise ValueError unless counts and scans are of the same conditions and methods."""
+        ranked = {(r["condition"], r["method"]) for r in self.scans if "ap" in r}
+        if ranked != set(self._pooled):
+            raise ValueError("scans without counts, or counts without scans")
 
     def _lesion_by_lesion(self, result: ScanResult) -> dict[str, Any]:
         """Give the figures of the masks that users get; the FROC curve takes its share."""
@@ -307,9 +329,7 @@ class Evaluation:
         for (condition, method), histogram in self._pooled.items():
             scans = [r for r in self._of(condition, method) if "ap" in r]
             pooled = histogram.result()
-            # Every fold has a threshold of its own: then there is none for all voxels together.
-            thresholds = {row["threshold"] for row in scans}
-            threshold = thresholds.pop() if len(thresholds) == 1 else None
+            threshold, provenance = _threshold(scans)
             calibrated = None if threshold is None else histogram.dice_at(threshold)
             chosen = self.labelled.get((condition, method))
             means = {key: _mean(scans, key) for key in AVERAGED}
@@ -326,7 +346,7 @@ class Evaluation:
                     "pooled_labelled_dice": chosen and histogram.dice_at(chosen.value),
                     "pooled_oracle_dice": pooled.best_dice,
                     "threshold": threshold,
-                    "provenance": scans[0]["provenance"],
+                    "provenance": provenance,
                 }
             )
         return rows
@@ -431,6 +451,7 @@ class Evaluation:
         for method in self._methods():
             scans = self._of("healthy", method)
             known = scans or [r for r in self.scans if r["method"] == method]
+            threshold, provenance = _threshold(known)
             rows.append(
                 {
                     "method": self._marked(method),
@@ -440,8 +461,8 @@ class Evaluation:
                     "psnr": _mean(scans, "psnr"),
                     "ssim": _mean(scans, "ssim"),
                     "asked": known[0]["voxel_fpr"],
-                    "threshold": known[0]["threshold"],
-                    "provenance": known[0]["provenance"] or "no calibration",
+                    "threshold": threshold,
+                    "provenance": provenance or "no calibration",
                 }
             )
         return rows
@@ -499,6 +520,26 @@ def detection_figures(
         "fnr80": fnr_at_tnr(healthy, abnormal, 0.8),
         "fnr90": fnr_at_tnr(healthy, abnormal, 0.9),
     }
+
+
+def _checked(row: Any) -> dict[str, Any]:
+    """Give a row of a stored scan; ValueError unless it is one."""
+    if not isinstance(row, dict) or not row.keys() >= NEEDED:
+        raise ValueError("a scan lacks figures")
+    return row
+
+
+def _threshold(rows: Sequence[Row]) -> tuple[float | None, str | None]:
+    """Give the threshold of all these scans and its provenance.
+
+    Every fold has a threshold of its own: then there is none for all of them, and the provenance
+    tells so.
+    """
+    told = list(dict.fromkeys((row["threshold"], row["provenance"]) for row in rows))
+    if len(told) == 1:
+        return told[0]
+    provenances = dict.fromkeys(provenance or "no calibration" for _, provenance in told)
+    return None, f"{' or '.join(provenances)}; one threshold a fold"
 
 
 def _mean(rows: Sequence[Row], key: str) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -18,10 +19,10 @@ from atypia.cohort.simulated import write_simulated
 from atypia.cohort.splits import folds as fold_parts
 from atypia.cohort.splits import split
 from atypia.detectors.base import DetectorSettings
-from atypia.errors import InputError, unknown_name
+from atypia.errors import InputError, SettingsError, unknown_name
 from atypia.progress import Progress, silent
 from atypia.registry import METHODS, detector_class, method_named
-from atypia.settings import Settings, merge
+from atypia.settings import Settings, merge, read_toml
 from atypia.simulation import SimulationSettings
 
 Parts = Mapping[str, Cohort]
@@ -32,6 +33,11 @@ class ListedScan(Settings):
     """One scan by its files; paths are relative to the data folder."""
 
     subject: str
+    """Pseudonym of the person, the same at every visit."""
+    session: str = ""
+    """Which visit, if there are several."""
+    dataset: str = ""
+    """In which the pseudonym is unique; the site if not given."""
     image: Path
     lesion: Path | None = None
     brain: Path | None = None
@@ -50,7 +56,7 @@ class Source(Settings):
     scans: tuple[ListedScan, ...] = ()
     simulate: dict[str, Any] | None = None
     """Settings of the simulator, such as `lesion`."""
-    first: int = 0
+    first: int = Field(0, ge=0)
     """First seed of simulated subjects; a seed is a person."""
     count: int = Field(0, ge=0)
     """How many of them."""
@@ -64,6 +70,10 @@ class Source(Settings):
             raise ValueError("give one of path, scans, simulate")
         if self.simulate is not None and not self.count:
             raise ValueError("simulate needs a count")
+        if self.simulate is None and (self.first or self.count):
+            raise ValueError("first and count belong to simulate")
+        if self.path is None and (self.where or self.layout is not None):
+            raise ValueError("where and layout belong to path")
         return self
 
 
@@ -122,6 +132,10 @@ class Protocol(Settings):
         names = [one.shown for one in self.methods]
         if len(set(names)) < len(names):
             raise ValueError("two methods have one name; give them a name each")
+        for one in self.methods:
+            is_baseline = one.shown in METHODS and METHODS[one.shown].baseline
+            if is_baseline and method_named(one.method) != one.shown:
+                raise ValueError(f"{one.shown} is a baseline; give {one.method} another name")
         return self
 
     @classmethod
@@ -131,7 +145,7 @@ class Protocol(Settings):
         Raises
         ------
         InputError
-            The file is missing or no TOML.
+            The file is missing or not TOML.
         SettingsError
             A key or value is wrong, or there is no protocol of that name.
         """
@@ -140,17 +154,11 @@ class Protocol(Settings):
             known = ready_made()
             if str(place) not in known:
                 raise unknown_name("protocol", str(place), known)
-            text = known[str(place)]
+            values = tomllib.loads(known[str(place)])
         else:
-            try:
-                text = path.read_text(encoding="utf-8")
-            except OSError as error:
-                reason = error.strerror or str(error)
-                raise InputError(path, f"cannot be read ({reason})", "Check the path") from error
-        try:
-            return cls.make(tomllib.loads(text))
-        except tomllib.TOMLDecodeError as error:
-            raise InputError(place, f"is no TOML ({error})", "Mend the file") from error
+            values = read_toml(path)
+        with _written_in(f"protocol {place}"):
+            return cls.make(values)
 
     def contestants(self) -> dict[str, tuple[str, DetectorSettings]]:
         """Give method and settings by the name in the tables, the baselines last."""
@@ -159,7 +167,8 @@ class Protocol(Settings):
         for one in self.methods:
             kind = detector_class(one.method).settings_class
             values = merge(shared, one.settings)
-            found[one.shown] = (method_named(one.method), kind.make(values, one.preset))
+            with _written_in(f"protocol {self.summary!r}, method {one.shown}"):
+                found[one.shown] = (method_named(one.method), kind.make(values, one.preset))
         for name, line in METHODS.items():
             if line.baseline and name not in found:
                 kind = detector_class(name).settings_class
@@ -209,6 +218,8 @@ class Protocol(Settings):
             )
             return [{"train": train, "calibration": calibration, "test": test}]
         healthy = opened("healthy", self.healthy)
+        # A scan has the same name in every fold, also one whose twin only one fold tests.
+        test = Cohort(joined(healthy, test).scans[len(healthy) :], test.name)
         shares = {"train": 1 - self.calibration_share, "calibration": self.calibration_share}
         if not self.folds:
             return [{**split(healthy, shares, self.seed), "test": test}]
@@ -221,7 +232,8 @@ class Protocol(Settings):
         self, source: Source, folder: Path, data: Path, workers: int | None, progress: Progress
     ) -> Cohort:
         if source.simulate is not None:
-            settings = SimulationSettings.make({"modality": self.modality, **source.simulate})
+            with _written_in(f"protocol {self.summary!r}, {folder.parent.name} {folder.name}"):
+                settings = SimulationSettings.make({"modality": self.modality, **source.simulate})
             seeds = range(source.first, source.first + source.count)
             cohort = write_simulated(
                 [(settings, seeds)], folder, workers=workers, progress=progress
@@ -244,9 +256,19 @@ class Protocol(Settings):
             images={self.modality: data / scan.image},
             lesion_mask=None if scan.lesion is None else data / scan.lesion,
             brain_mask=None if scan.brain is None else data / scan.brain,
+            session=scan.session,
             site=scan.site,
-            dataset=scan.site,
+            dataset=scan.dataset or scan.site,
         )
+
+
+@contextmanager
+def _written_in(place: str) -> Iterator[None]:
+    """Let an error of settings tell where they were written."""
+    try:
+        yield
+    except SettingsError as error:
+        raise SettingsError(place, f"{error.where}: {error.problem}", error.remedy) from error
 
 
 def ready_made() -> dict[str, str]:
