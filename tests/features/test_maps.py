@@ -116,4 +116,4 @@ def test_a_bright_voxel_is_felt_in_the_patches_round_it(network, where) -> None:
     (after,) = network_maps(network, volume, (0,))
     change = (pooled(after, grid) - pooled(before, grid)).square().sum(1).numpy()
     middle = (change[:, None] * grid.centres()).sum(0) / change.sum()
-    assert np.abs(middle - where).max() < 1.0
+    assert np.abs(middle - where).max() < 1.5

@@ -15,7 +15,7 @@ from atypia.cohort import open_cohort
 from atypia.detectors import load_detector
 from atypia.detectors.encoder_file import save_encoder
 from atypia.errors import CohortError, LeakageError, ModelError, SettingsError
-from atypia.evaluation import evaluation
+from atypia.evaluation import intervals
 from atypia.networks.resnet import ResNetEncoder
 from atypia.runs.published_diffusion import LABELLED, Work, diffusion_settings, train_folds
 from atypia.runs.published_options import read_options
@@ -40,7 +40,8 @@ def run(*words: object) -> int:
 def _quick_intervals() -> Iterator[None]:
     """Bootstrap intervals, which are tested elsewhere, took most of the time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "bootstrap_interval", lambda *values, **options: None)
+        for name in ("bootstrap_interval", "bca_interval"):
+            patch.setattr(intervals, name, lambda *values, **options: None)
         yield
 
 

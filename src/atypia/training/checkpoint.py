@@ -138,8 +138,9 @@ class Checkpoint:
             state.setdefault(int(index), {})[name] = value
         groups = self.optimizer.state_dict()["param_groups"]
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        shapes = [s["exp_avg"].shape for _, s in sorted(state.items()) if "exp_avg" in s]
-        if shapes and shapes != [p.shape for p in parameters]:
+        # A parameter that never had a gradient has no moments.
+        moments = {i: s["exp_avg"].shape for i, s in state.items() if "exp_avg" in s}
+        if any(parameters[i].shape != shape for i, shape in moments.items()):
             problem = "has moments of the optimiser that do not fit"
             raise ModelError(self.path, problem, "Keep the settings of its run")
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
