@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import pydantic
 import pytest
@@ -134,3 +134,17 @@ def test_toml_files(tmp_path: Path) -> None:
         read_toml(path)
     with pytest.raises(InputError, match=r"absent\.toml: cannot be read"):
         read_toml(tmp_path / "absent.toml")
+
+
+def test_a_choice_of_numbers_may_come_as_text() -> None:
+    """Flags of the command line are text; other text is still refused."""
+
+    class Chosen(Settings):
+        depth: Literal[18, 34] = 18
+        word: Literal["18", "a"] = "a"
+
+    assert Chosen.make({"depth": "34"}).depth == 34
+    assert Chosen.make({"depth": "34"}).explicit() == {"depth": 34}
+    assert Chosen.make({"word": "18"}).word == "18"
+    with pytest.raises(SettingsError, match="depth"):
+        Chosen.make({"depth": "35"})

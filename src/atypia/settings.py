@@ -7,7 +7,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self, get_args, get_origin
 
 import pydantic
 
@@ -25,6 +25,20 @@ class Settings(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _words_as_numbers(cls, values: Any) -> Any:
+        """Take a number's text where one of several numbers is asked for, as flags give it."""
+        if not isinstance(values, dict):
+            return values
+        known: dict[str, int] = {}
+        for name, field in cls.model_fields.items():
+            given = values.get(name)
+            if isinstance(given, str) and get_origin(field.annotation) is Literal:
+                numbers = [o for o in get_args(field.annotation) if isinstance(o, int)]
+                known |= {name: int(given)} if given in map(str, numbers) else {}
+        return values | known
 
     @classmethod
     def make(cls, values: Mapping[str, Any] | None = None, preset: str | None = None) -> Self:

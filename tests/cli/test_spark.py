@@ -72,3 +72,20 @@ def test_help_lists_it(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     for expected in ("--encoder-width", "--cell", "--training.betas", "reference", "--overwrite"):
         assert expected in shown
+
+
+def test_an_encoder_of_volumes_is_taken_as_the_command_says(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["fit", "spark", place / "healthy", "-o", place / "volumes", "--workers", 1]
+    words += ["--cache", place / "cache", "--preset", "tiny", "--training.steps", 2]
+    assert run(*words, "--axes", 3, "--stem-stride", 2, "--cell", 4) == 0
+    said = capsys.readouterr().out.partition("Next: atypia ")[2].split()
+    assert said[:2] == ["fit", "memory_bank"]
+    options = said[said.index("--features") :]
+    fit = ["fit", "padim", place / "healthy", "-o", place / "padim", "--preset", "tiny"]
+    assert run(*fit, "--workers", 1, "--cache", place / "cache", *options) == 0
+    options[options.index("--network-width") + 1] = "6"
+    wrong = [str(word) for word in [*fit[:4], place / "other", *fit[5:], *options]]
+    line = failing(wrong, capsys)
+    assert "--network-width 4" in line

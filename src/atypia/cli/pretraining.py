@@ -63,6 +63,13 @@ def spark(
     loss = told["validation_loss"]
     reached = "" if loss is None else f", validation loss {loss:.4g}"
     print(f"encoder pre-trained on {len(scans)} scans of {scans.name}{reached}: {output}")
-    shape = f"--encoder-depth {told['depth']} --encoder-width {told['width']}"
-    print(f"Next: atypia fit diffusion COHORT -o MODEL --encoder {output} {shape}")
+    depth, width = told["depth"], told["width"]
+    if told["axes"] == 3:
+        shape = f"--network resnet{depth} --network-width {width}"
+        shape += f" --stem-stride {told['stem_stride']}"
+        words = f"memory_bank COHORT -o MODEL --features file --weights {output} {shape}"
+    else:
+        shape = f"--encoder-depth {depth} --encoder-width {width}"
+        words = f"diffusion COHORT -o MODEL --encoder {output} {shape}"
+    print(f"Next: atypia fit {words}")
     return 0

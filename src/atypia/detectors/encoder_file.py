@@ -140,6 +140,8 @@ def _require_shape(path: Path, described: dict[str, Any], own: dict[str, int]) -
     raise ModelError(
         path,
         f"has {theirs}, but the encoder it should start has {ours}",
-        f"Use --encoder-depth {described.get('depth')} --encoder-width {described.get('width')}, "
+        f"Use --encoder-depth {described.get('depth')} --encoder-width {described.get('width')} "
+        f"(patch methods: --network resnet{described.get('depth')} --network-width "
+        f"{described.get('width')} --stem-stride {described.get('stem_stride')}), "
         "or pre-train an encoder of this shape",
     )

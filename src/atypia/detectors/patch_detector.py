@@ -27,7 +27,7 @@ from atypia.detectors.spark_pretraining import PretrainingSettings, learn_encode
 from atypia.detectors.training_scans import divided
 from atypia.errors import ModelError, SettingsError
 from atypia.features import FeatureRules, PatchFeatures
-from atypia.features.patch_features import Patches
+from atypia.features.patch_features import MOST_VALUES, Patches
 from atypia.networks.cnn3d import SimpleCNN
 from atypia.networks.resnet import ResNetEncoder
 from atypia.preprocessing import Plan, Prepared
@@ -194,13 +194,21 @@ class PatchDetector(Detector):
         return self.features_.of(prepared.image, prepared.brain)
 
     def sample(self, scans: Sequence[Prepared], most: int) -> tuple[Array, Array]:
-        """Give vectors and places (mm) of the scans' patches, at most `most`, the rest by chance.
+        """Give vectors and places (mm) of patches, as many from each scan, drawn by chance.
+
+        Parameters
+        ----------
+        scans
+            Each gives one patch at least.
+        most
+            Of all patches; long vectors are limited further, to half a gigabyte.
 
         Returns
         -------
         tuple
             float32 `(N, length)` and `(N, 3)`.
         """
+        most = min(most, MOST_VALUES // self.features_.length)
         share = max(1, most // max(len(scans), 1))
         vectors, places = [], []
         for index, scan in enumerate(scans):

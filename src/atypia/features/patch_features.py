@@ -41,6 +41,8 @@ USUAL_SHARE = 0.1
 constant ones, which untrained networks have, would be blown up."""
 LARGEST_SAMPLE = 100_000
 """Patches by which the reduction is learnt."""
+MOST_VALUES = 2**27
+"""Of vectors that are learnt from at once: half a gigabyte."""
 
 
 class FeatureRules(Settings):
@@ -174,7 +176,8 @@ class PatchFeatures(nn.Module):
         scans
             Healthy prepared scans and their brain masks.
         """
-        share = max(1, LARGEST_SAMPLE // len(scans))
+        most = min(LARGEST_SAMPLE, MOST_VALUES // self.embedding.length)
+        share = max(1, most // len(scans))
         drawn = []
         for place, (image, brain) in enumerate(scans):
             grid = self.grid_of(image)
