@@ -248,3 +248,8 @@ def test_learning_rate_halves_where_three_validations_bring_nothing(
 def test_a_batch_over_several_epochs_is_that_of_single_scans() -> None:
     alone = [batch_of(3, 1, step, seed=5)[0] for step in range(20)]
     assert [batch_of(3, 10, step, seed=5) for step in (0, 1)] == [alone[:10], alone[10:]]
+
+
+def test_a_plateau_needs_a_validation() -> None:
+    with pytest.raises(SettingsError, match="validation"):
+        train(network(), loss, 10, settings(schedule="plateau"), seed=0)

@@ -123,10 +123,15 @@ def train(
     OutputError
         `folder` holds the checkpoint of another run.
     SettingsError
-        The run starts from a snapshot that has all of the steps already.
+        The schedule needs a validation, or the run starts from a snapshot that has all of the steps
+        already.
     AtypiaError
         The loss is not finite any more.
     """
+    if settings.schedule == "plateau" and validation is None:
+        raise SettingsError(
+            "schedule plateau", "needs a validation loss", "Keep scans for it, or choose another"
+        )
     fabric = _fabric(settings)
     started = time.monotonic()
     optimizer = torch.optim.AdamW(
