@@ -358,7 +358,7 @@ class Detector(ABC):
     def but(self, **settings: Any) -> Self:
         """Copy the fitted detector with other settings for scoring; its calibration is dropped.
 
-        Settings that shape what was learnt (those of preprocessing, modality) cannot be changed.
+        Settings that shape what was learnt (`_learnt_settings`) cannot be changed.
         """
         fixed = self._learnt_settings() & set(settings)
         if fixed:

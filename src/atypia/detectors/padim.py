@@ -2,7 +2,7 @@
 
 Source: PaDiM (Defard et al. 2020, arXiv 2011.08785), in 3D. The score is the Mahalanobis distance
 from the mean of the place. Few scans stand behind each Gaussian: neighbouring places are pooled,
-and covariances shrunk (Ledoit and Wolf 2004).
+and covariances shrunk (`atypia.scoring.shrinkage`).
 """
 
 from __future__ import annotations
@@ -73,13 +73,12 @@ class Padim(PatchDetector):
             column = place[patches.numbers]
             vectors[row, column[column >= 0]] = patches.vectors[column >= 0]
             present[row, column[column >= 0]] = True
-        raised = settings.shrinkage == "floor"
         field = fit_gaussian_field(
             vectors,
             present,
             0.0 if settings.shrinkage == "floor" else settings.shrinkage,
             neighbours=self._neighbours(place.reshape(grid.counts)),
-            floor=0.01 if raised else 1e-4,
+            floor=0.01 if settings.shrinkage == "floor" else 1e-4,
         )
         self.mean_, self.factor_ = field.mean, field.factor
 
