@@ -14,7 +14,7 @@ from typing import Any
 from atypia.cohort.simulated import write_simulated
 from atypia.detectors.base import Detector, DetectorSettings
 from atypia.detectors.model_folder import load_baselines
-from atypia.evaluation.evaluation import tables
+from atypia.evaluation.result_tables import tables
 from atypia.registry import detector_class
 from atypia.runs.evaluating import evaluate_detectors
 from atypia.runs.fitting import calibrate_model, fit_model

@@ -20,7 +20,7 @@ from atypia.cohort.simulated import write_simulated
 from atypia.detectors.base import Detector
 from atypia.detectors.model_folder import load_baselines
 from atypia.detectors.spark_pretraining import PretrainingSettings
-from atypia.evaluation.evaluation import tables
+from atypia.evaluation.result_tables import tables
 from atypia.networks.vector_autoencoder import AUTOENCODERS
 from atypia.registry import detector_class
 from atypia.runs.evaluating import evaluate_detectors

@@ -79,6 +79,10 @@ METHODS: dict[str, Method] = {
         "atypia.detectors.padim:Padim",
         "A Gaussian of patch features at each place of the template (PaDiM in 3D)",
     ),
+    "ensemble": Method(
+        "atypia.detectors.ensemble:Ensemble",
+        "Several detectors' score maps as one, by their ranks among healthy scores",
+    ),
 }
 
 

@@ -87,3 +87,10 @@ def test_tables_that_cannot_be_used(tmp_path: Path) -> None:
     table.write_text("a,b\n")
     with pytest.raises(CohortError, match=r"x\.csv: has no table with columns img_name and img_pa"):
         open_cohort(table, layout="split_csv")
+
+
+def test_a_scan_that_is_listed_twice_counts_once(tmp_path: Path) -> None:
+    grow(tmp_path)
+    table = tmp_path / "splits" / "IXI_test.csv"
+    table.write_text(table.read_text() + table.read_text().splitlines()[1] + "\n")
+    assert len(open_cohort(table)) == 1

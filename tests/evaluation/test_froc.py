@@ -9,8 +9,7 @@ import pytest
 from scipy import ndimage
 
 from atypia.errors import InputError, SettingsError
-from atypia.evaluation.froc import Froc, healthy_ladder
-from atypia.evaluation.histogram import ScoreHistogram
+from atypia.evaluation.froc import Froc
 from atypia.evaluation.lesion_figures import lesion_figures
 
 SHAPE = (12, 11, 10)
@@ -127,16 +126,36 @@ def test_without_lesions_or_scans() -> None:
     assert froc.recall_at(4) is None
 
 
-def test_the_healthy_ladder_flags_the_asked_shares() -> None:
-    histogram = ScoreHistogram()
-    values = np.random.default_rng(0).normal(size=100_000)
-    histogram.update(values)
-    ladder = healthy_ladder(histogram, (0.1, 0.01, 0.001))
-    assert [float((values > t).mean()) for t in ladder] == pytest.approx(
-        [0.1, 0.01, 0.001], rel=0.05
-    )
-    assert list(ladder) == sorted(ladder)
-    assert len(healthy_ladder(histogram)) > 15
+def test_folds_merge_by_the_shares_that_their_thresholds_mean() -> None:
+    rates = [0.1 / (1 + place) for place in range(len(LADDER))]
+    first, second = Froc(LADDER, rates=rates), Froc([t + 1 for t in LADDER], rates=rates)
+    alone = Froc([t + 1 for t in LADDER], rates=rates)
+    made = scans()
+    first.update(*made[1])
+    second.update(*made[2])
+    alone.update(*made[2])
+    one = first.points()
+    first.merge(second)
+    merged, two = first.points(), alone.points()
+    assert one is not None
+    assert two is not None
+    assert merged is not None
+    assert merged[0].tolist() == ((one[0] + two[0]) / 2).tolist()
+    again = Froc.from_counts(json.loads(json.dumps(first.to_counts())))
+    assert again.to_json() == first.to_json()
+    with pytest.raises(SettingsError, match="ladder"):
+        first.merge(Froc(LADDER, rates=rates[::-1]))
+    with pytest.raises(SettingsError, match="as many"):
+        Froc(LADDER, rates=rates[1:])
+
+
+def test_equal_thresholds_keep_their_places() -> None:
+    froc = Froc([1.0, 0.0, 1.0], rates=[0.1, 0.3, 0.2])
+    froc.update(*scans()[1])
+    false, recall = froc.points()  # type: ignore[misc]
+    assert froc.rates == (0.3, 0.1, 0.2)
+    assert false[1] == false[2]
+    assert recall[1] == recall[2]  # type: ignore[index]
 
 
 def test_misuse_is_refused() -> None:

@@ -9,12 +9,13 @@ from tests.phantoms import phantom
 
 HEADER = ",img_name,age,label,img_path,mask_path,seg_path\n"
 HEALTHY = {
-    "IXI_train_fold0": (0, 1, 2, 3),
+    "IXI_train_fold0": (0, 1, 2, 3, 1),
     "IXI_val_fold0": (4, 5),
     "IXI_train_fold1": (2, 3, 4, 6),
     "IXI_val_fold1": (1, 7),
-    "IXI_test": (10, 11),
+    "IXI_test": (10, 11, 10),
 }
+"""Table -> subjects; some stand twice in one table, as in the published ones."""
 ILL = {"Brats21_val": (20,), "Brats21_test": (21, 22), "MSLUB_test": (30,)}
 LEAK = {"IXI_train_fold1": (2, 3, 4, 6, 11), "IXI_val_fold1": (3, 7)}
 """What to put in place of tables, so that subject 11 leaks into fold 1, and 3 stands twice."""

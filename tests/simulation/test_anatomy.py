@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from atypia.simulation import Anatomy, render_anatomy, sample_anatomy
+from atypia.simulation import (
+    Anatomy,
+    AnatomyParameters,
+    render_anatomy,
+    sample_anatomy,
+    sample_held_out_anatomy,
+)
 from atypia.simulation.anatomy import template_displacement
 from atypia.simulation.deformation import COARSE_MM, jacobian_determinant
 from atypia.simulation.tissue import tissue_maps
@@ -33,8 +40,11 @@ def test_the_grid_leaves_a_margin_and_the_brain_is_of_human_size(anatomy: Anatom
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_deformation_never_folds(seed: int) -> None:
-    displacement = template_displacement(sample_anatomy(np.random.default_rng(seed)))
+@pytest.mark.parametrize("sample", [sample_anatomy, sample_held_out_anatomy])
+def test_the_deformation_never_folds(
+    sample: Callable[[np.random.Generator], AnatomyParameters], seed: int
+) -> None:
+    displacement = template_displacement(sample(np.random.default_rng(seed)))
     assert np.abs(displacement).max() > 2
     assert jacobian_determinant(displacement, COARSE_MM).min() > 0
 
@@ -104,3 +114,17 @@ def test_no_gray_rim_round_the_ventricles() -> None:
 def test_import_leaves_torch_alone() -> None:
     code = "import sys, atypia.simulation; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_held_out_generator_draws_brains_that_the_usual_one_never_does() -> None:
+    def drawn(sample: Callable[[np.random.Generator], AnatomyParameters]) -> list[float]:
+        bodies = [sample(np.random.default_rng(seed)) for seed in range(200)]
+        return [abs(b.ventricle_mm[0] - b.ventricle_mm[1]) for b in bodies]
+
+    usual, held_out = drawn(sample_anatomy), drawn(sample_held_out_anatomy)
+    assert np.median(held_out) > 1.2
+    assert np.mean(np.array(usual) < 1.2) > 0.8
+    other = render_anatomy(sample_held_out_anatomy(np.random.default_rng(3)), 4.0)
+    total = (other.gray + other.white + other.csf)[other.brain]
+    assert total.min() > 0.99
+    assert other.brain.sum() * 64 / 1e6 == pytest.approx(1.4, abs=0.6)  # litres

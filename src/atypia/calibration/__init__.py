@@ -1,6 +1,7 @@
 """Calibration: what counts as abnormal, learnt from held-out healthy scans after the fit."""
 
 from atypia.calibration.calibration import (
+    RATES,
     Calibration,
     Threshold,
     cluster_limit,
@@ -11,6 +12,7 @@ from atypia.calibration.drift import Drift, drift_of
 from atypia.calibration.strata import HealthyStrata
 
 __all__ = [
+    "RATES",
     "Calibration",
     "Drift",
     "HealthyStrata",

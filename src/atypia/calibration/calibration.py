@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import pydantic
 from pydantic import Field, model_validator
 
@@ -46,6 +47,10 @@ class Threshold:
     provenance: str
 
 
+RATES = tuple(float(rate) for rate in np.geomspace(1e-1, 1e-6, 26))
+"""Shares of healthy voxels above the scores of `Calibration.ladder`."""
+
+
 class Calibration(Settings):
     """What healthy scans, held out from training, score under one fitted detector.
 
@@ -79,6 +84,9 @@ class Calibration(Settings):
     in a calibration of an older version."""
     highest_scores: tuple[float, ...] = ()
     """Highest voxel score of every healthy scan; empty in a calibration of an older version."""
+    ladder: tuple[float, ...] = ()
+    """Scores above which the shares `RATES` of all healthy brain voxels lie, rising; the thresholds
+    of FROC curves. Empty in a calibration of an older version."""
     scan_fpr: float | None = Field(None, gt=0, lt=1)
     """Share of healthy scans in which anything may be found; None for no such control."""
     cluster_mm3: float | None = Field(None, ge=0)

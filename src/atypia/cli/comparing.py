@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from atypia.cli.shared import Output, Workers, list_failures, progress_bar
-from atypia.evaluation.evaluation import tables
 from atypia.evaluation.ranking import RANK_COLUMNS
+from atypia.evaluation.result_tables import tables
 from atypia.evaluation.table import markdown
 from atypia.runs.comparing import compare_methods
 from atypia.runs.protocol import Protocol, ready_made
@@ -32,7 +32,7 @@ def benchmark(
     """
     if protocol is None:
         for name in ready_made():
-            print(f"{name:<12} {Protocol.read(name).summary}")
+            print(f"{name:<24} {Protocol.read(name).summary}")
         return 0
     chosen = Protocol.read(protocol)
     with progress_bar() as progress:

@@ -14,7 +14,7 @@ from atypia.cli.shared import Workers, list_failures, progress_bar
 from atypia.cohort import Cohort
 from atypia.cohort.simulated import write_simulated
 from atypia.detectors.model_folder import load_baselines
-from atypia.evaluation.evaluation import tables
+from atypia.evaluation.result_tables import tables
 from atypia.progress import Progress
 from atypia.registry import detector_class
 from atypia.runs.evaluating import evaluate_output

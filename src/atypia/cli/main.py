@@ -17,10 +17,12 @@ COMMANDS = {
     "split": ("atypia.cli.cohorts:split", "Divide a cohort by subject into a manifest."),
     "leakage": ("atypia.cli.cohorts:leakage", "Find people who stand in several cohorts."),
     "prepare": ("atypia.cli.preparing:prepare", "Prepare a cohort once, and check its quality."),
+    "combine": ("atypia.cli.combining:combine", "Make one model of several fitted ones."),
     "calibrate": ("atypia.cli.scoring:calibrate", "Learn a model's threshold from healthy scans."),
     "drift": ("atypia.cli.scoring:drift", "Check new healthy scans against the calibration."),
     "predict": ("atypia.cli.scoring:predict", "Find anomalies in one scan or a cohort."),
     "evaluate": ("atypia.cli.scoring:evaluate", "Compare with labels, beside the baselines."),
+    "power": ("atypia.cli.power:power", "Plant lesions and tell which are found."),
     "benchmark": ("atypia.cli.comparing:benchmark", "Compare methods by a protocol."),
     "report": ("atypia.cli.scoring:report", "Write the HTML page of a results folder."),
     "import-ifl": (

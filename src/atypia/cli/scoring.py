@@ -20,15 +20,14 @@ from atypia.cli.shared import (
     progress_bar,
 )
 from atypia.cohort import joined
-from atypia.cohort.corrupted import with_artefact
+from atypia.cohort.corrupted import falsified
 from atypia.detectors.model_folder import load_baselines, load_detector
 from atypia.errors import InputError, SettingsError
-from atypia.evaluation.evaluation import tables
+from atypia.evaluation.result_tables import tables
 from atypia.runs.drifting import drift_of_detector
 from atypia.runs.evaluating import evaluate_detectors, evaluate_output
 from atypia.runs.fitting import calibrate_model
 from atypia.runs.predicting import predict_cohort
-from atypia.simulation import ARTEFACTS
 
 DRIFT_FOUND = 3
 """Exit code of `atypia drift`."""
@@ -178,6 +177,7 @@ def evaluate(
     positives: Path | None = None,
     artefact: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     severity: float = 3.0,
+    froc: bool = False,
     options: CohortOptions | None = None,
     cache: Cache = None,
 ) -> int:
@@ -199,12 +199,15 @@ def evaluate(
         the abnormal scans, the unlabelled scans as they are the healthy ones.
     severity
         Of the artefacts: 1 barely visible, 3 clear, 5 gross.
+    froc
+        Tell the lesions found by false components a scan, over thresholds of the healthy scans
+        that calibrated the model; takes a while on fine grids.
     """
     scans = (options or CohortOptions()).open(cohort)
     is_model = (results / "detector.json").exists()
-    if (positives or artefact) and not is_model:
+    if (positives or artefact or froc) and not is_model:
         raise SettingsError(
-            "--positives and --artefact",
+            "--positives, --artefact and --froc",
             "need a model, because the scans have to be predicted",
             "Name the model folder instead of the results",
         )
@@ -213,16 +216,14 @@ def evaluate(
         scans = joined(scans.named("healthy"), others.named("abnormal"))
     if artefact:
         clean = scans.named("healthy").where(condition="healthy")
-        names = list(ARTEFACTS) if "all" in artefact else list(dict.fromkeys(artefact))
-        copies = [with_artefact(clean, name, severity) for name in names]
-        scans = joined(scans.named("healthy"), *copies)
+        scans = joined(scans.named("healthy"), falsified(clean, artefact, severity))
     if not is_model and not (results / "run.json").exists():
         raise InputError(results, "is neither a model nor results", "Check the path")
     with progress_bar() as progress:
         if is_model:
             detector = load_detector(results)
             everyone = {detector.method: detector} | load_baselines(results)
-            run = evaluate_detectors(everyone, scans, cache=cache, progress=progress)
+            run = evaluate_detectors(everyone, scans, froc=froc, cache=cache, progress=progress)
         else:
             run = evaluate_output(results, scans, cache=cache, progress=progress)
     found = run.evaluation.to_json()

@@ -6,13 +6,13 @@ is. The brain mask is the clean scan's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
 from atypia import files
-from atypia.cohort.scan import Cohort, Scan
-from atypia.simulation import add_artefact
+from atypia.cohort.scan import Cohort, Scan, joined
+from atypia.simulation import ARTEFACTS, add_artefact
 from atypia.simulation.artefacts import canonical_name
 from atypia.volume import Volume
 
@@ -40,6 +40,18 @@ def with_artefact(cohort: Cohort, name: str, severity: float, seed: int = 0) -> 
     known = canonical_name(name)
     scans = tuple(_falsified(scan, known, severity, seed) for scan in cohort)
     return Cohort(scans, f"{cohort.name} with {known} {severity:g}")
+
+
+def falsified(cohort: Cohort, names: Sequence[str], severity: float) -> Cohort:
+    """Falsify every scan of a cohort in several ways, one copy a way; "all" for every artefact.
+
+    Raises
+    ------
+    SettingsError
+        An artefact is unknown.
+    """
+    chosen = list(ARTEFACTS) if "all" in names else list(dict.fromkeys(names))
+    return joined(*(with_artefact(cohort, name, severity) for name in chosen))
 
 
 def _falsified(scan: Scan, name: str, severity: float, seed: int) -> Scan:

@@ -33,7 +33,7 @@ def simulated_cohort(settings: SimulationSettings, seeds: Sequence[int]) -> Coho
                 brain_mask=partial(_brain, subject),
                 lesion_mask=partial(_lesion, subject) if settings.lesion else None,
                 condition=condition_of(settings),
-                site="simulated",
+                site=site_of(settings),
             )
         )
     return Cohort(tuple(scans), f"simulated {settings.modality}")
@@ -42,6 +42,11 @@ def simulated_cohort(settings: SimulationSettings, seeds: Sequence[int]) -> Coho
 def condition_of(settings: SimulationSettings) -> str:
     """Name what is wrong with a simulated scan: lesion, artefact, both, or healthy."""
     return "+".join(n for n in (settings.lesion, settings.artefact) if n) or "healthy"
+
+
+def site_of(settings: SimulationSettings) -> str:
+    """Name where a simulated scan comes from: strata tell the two generators of anatomy apart."""
+    return "simulated" if settings.anatomy == "usual" else f"simulated, {settings.anatomy} anatomy"
 
 
 def write_simulated(
@@ -99,7 +104,7 @@ def _written(folder: Path, job: tuple[SimulationSettings, int]) -> Scan:
         brain_mask=paths["brain"],
         lesion_mask=paths["lesion"],
         condition=condition,
-        site="simulated",
+        site=site_of(settings),
     )
 
 

@@ -41,9 +41,10 @@ def tables_in(path: Path) -> list[Path]:
 def read_split_csv(path: Path, modality: str | None = None) -> Cohort:
     """Read one table, or all tables of a `DATA_DIR`.
 
-    Every row is a scan; `run` and `split` are the name of its table, so that `--split IXI_test`
-    takes that table, and a subject that stands in two of them is found by the leakage check. The
-    images are those modalities of the row whose files are there.
+    Every row is a scan, and one that is listed twice in a table counts once. `run` and `split` are
+    the name of its table, so that `--split IXI_test` takes that table, and a subject that stands in
+    two of them is found by the leakage check. The images are those modalities of the row whose
+    files are there.
 
     Parameters
     ----------
@@ -66,6 +67,7 @@ def _scans(table: Path, modality: str | None) -> Iterator[Scan]:
     with table.open(encoding="utf-8-sig", newline="") as file:
         rows = [{k: (v or "").strip() for k, v in row.items() if k} for row in csv.DictReader(file)]
     folders: dict[Path, list[str]] = {}
+    seen: set[Path] = set()
     for line, row in enumerate(rows, start=2):
         listed = PurePosixPath(row["img_path"].lstrip("/"))
         if len(listed.parts) < 4 or io.suffix_of(listed.name) is None:
@@ -73,6 +75,9 @@ def _scans(table: Path, modality: str | None) -> Iterator[Scan]:
                 f"{table}, line {line}", "img_path is no SPLIT/SET/MODALITY/FILE", "Mend the path"
             )
         place = _placed(table, listed)
+        if place in seen:  # the published tables list some scans twice
+            continue
+        seen.add(place)
         around = place.parent.parent
         if around not in folders:  # asked once, not for every row
             names = sorted(p.name for p in around.glob("*/"))

@@ -347,6 +347,7 @@ class Detector(ABC):
             smallest_mm3=smallest_mm3,
             largest_mm3=levels.largest_mm3,
             highest_scores=levels.highest,
+            ladder=levels.ladder,
             scan_fpr=scan_fpr,
             cluster_mm3=cluster_mm3,
             cluster_extrapolated=extrapolated,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from atypia.calibration import RATES
 from atypia.evaluation.histogram import ScoreHistogram
 from atypia.progress import Progress, silent, track
 from atypia.scoring.components import largest_mm3
@@ -27,12 +28,15 @@ class HealthyLevels:
         Largest flagged component, at the threshold of all other scans.
     highest
         Highest voxel score.
+    ladder
+        Scores above which the shares `atypia.calibration.RATES` of all healthy voxels lie.
     """
 
     threshold: float
     flagged_share: tuple[float, ...]
     largest_mm3: tuple[float, ...]
     highest: tuple[float, ...]
+    ladder: tuple[float, ...]
 
 
 class HealthyMaps:
@@ -76,7 +80,8 @@ class HealthyMaps:
             flagged = np.zeros(brain.shape, bool)
             flagged[brain] = values > self._threshold_of_others(values, voxel_fpr)
             largest.append(largest_mm3(Volume(flagged, self._affines[number], "mask")))
-        return HealthyLevels(threshold, tuple(shares), tuple(largest), tuple(highest))
+        ladder = self._pooled.quantiles([1 - rate for rate in RATES])
+        return HealthyLevels(threshold, tuple(shares), tuple(largest), tuple(highest), ladder)
 
     def _threshold_of_others(self, values: Array, voxel_fpr: float) -> float:
         if len(self._affines) == 1:

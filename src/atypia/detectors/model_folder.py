@@ -5,7 +5,7 @@
     MODEL/
       detector.json          method, versions, settings, numbers, digest of the weights
       plan.json              preprocessing
-      weights.safetensors    arrays and network weights
+      weights.safetensors    arrays and network weights, those of an ensemble's members too
       settings.toml          the settings, to feed back with --config
       calibration.json       once calibrated
       baselines/NAME/        the baselines that were fitted on the same scans
@@ -13,8 +13,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +30,8 @@ from atypia.errors import AtypiaError, InputError, ModelError
 from atypia.preprocessing import Plan
 from atypia.registry import detector_class
 from atypia.training.checkpoint import cpu_copy
+
+Value = TypeVar("Value")
 
 FORMAT = 1
 """Grows when a model folder of an older atypia cannot be read any more."""
@@ -148,7 +151,10 @@ def _weights(folder: Path, description: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def _learnt(detector: Detector) -> tuple[dict[str, Tensor], dict[str, float | None]]:
-    """Collect what was learnt: the attributes whose names end with an underscore."""
+    """Collect what was learnt: the attributes whose names end with an underscore.
+
+    What detectors within this one have learnt has names such as `members_.NAME.mean_`.
+    """
     tensors: dict[str, Tensor] = {}
     numbers: dict[str, float | None] = {}
     for name, value in vars(detector).items():
@@ -157,9 +163,16 @@ def _learnt(detector: Detector) -> tuple[dict[str, Tensor], dict[str, float | No
         if isinstance(value, nn.Module):
             tensors |= {f"{name}.{key}": part for key, part in cpu_copy(value).items()}
         elif isinstance(value, np.ndarray):
-            tensors[name] = torch.from_numpy(np.ascontiguousarray(value))
+            # A copy: detectors within one may share what they have learnt, which files may not.
+            tensors[name] = torch.from_numpy(np.array(value, order="C", ndmin=1))
         elif value is None or isinstance(value, int | float):
             numbers[name] = value
+        elif _holds_detectors(value):
+            for key, member in value.items():
+                its_tensors, its_numbers = _learnt(member)
+                prefix = _prefix(name, key)
+                tensors |= {f"{prefix}{part}": one for part, one in its_tensors.items()}
+                numbers |= {f"{prefix}{part}": one for part, one in its_numbers.items()}
         else:
             raise TypeError(f"{detector.method}.{name} is a {type(value).__name__}")
     return tensors, numbers
@@ -168,17 +181,34 @@ def _learnt(detector: Detector) -> tuple[dict[str, Tensor], dict[str, float | No
 def _fill(
     detector: Detector, tensors: dict[str, Tensor], numbers: dict[str, Any], folder: Path
 ) -> None:
+    held = {n: v for n, v in vars(detector).items() if n.endswith("_") and _holds_detectors(v)}
+    for name, members in held.items():
+        for key, member in members.items():
+            prefix = _prefix(name, key)
+            _fill(member, _below(prefix, tensors), _below(prefix, numbers), folder)
     for name, value in numbers.items():
-        setattr(detector, name, value)
+        if "." not in name:
+            setattr(detector, name, value)
     networks = {n: v for n, v in vars(detector).items() if isinstance(v, nn.Module)}
     for name, network in networks.items():
-        prefix = f"{name}."
-        weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         try:
-            network.load_state_dict(weights)
+            network.load_state_dict(_below(f"{name}.", tensors))
         except RuntimeError as error:
             raise ModelError(folder, f"weights do not fit {name}", "Fit it again") from error
         network.eval()
     for key, tensor in tensors.items():
         if "." not in key:
             setattr(detector, key, tensor.numpy())
+
+
+def _holds_detectors(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(one, Detector) for one in value.values())
+
+
+def _prefix(name: str, key: str) -> str:
+    # Detectors may be called as one likes, but a dot ends a part of the name.
+    return f"{name}.{key.replace('%', '%25').replace('.', '%2E')}."
+
+
+def _below(prefix: str, values: Mapping[str, Value]) -> dict[str, Value]:
+    return {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from atypia import files
 from atypia.calibration import Threshold
-from atypia.errors import InputError, SettingsError
+from atypia.errors import SettingsError
 from atypia.evaluation.comparisons import comparison_rows
 from atypia.evaluation.froc import Froc
 from atypia.evaluation.histogram import ScoreHistogram
@@ -27,48 +23,15 @@ from atypia.evaluation.lesion_figures import (
 )
 from atypia.evaluation.lesion_rows import lesion_wise_rows
 from atypia.evaluation.masks import mask_figures
-from atypia.evaluation.result_tables import (
-    DETECTION_COLUMNS,
-    HEALTHY_COLUMNS,
-    LESION_COLUMNS,
-    LESION_WISE_COLUMNS,
-    MASK_COLUMNS,
-    SUBJECT_COLUMNS,
-    tables,
-)
 from atypia.evaluation.strata import strata_rows
 from atypia.evaluation.subject import average_precision, fnr_at_tnr, fpr_at_tpr
 from atypia.evaluation.table import Row
 from atypia.volume import Array
 
-__all__ = [
-    "DETECTION_COLUMNS",
-    "HEALTHY_COLUMNS",
-    "LESION_COLUMNS",
-    "LESION_WISE_COLUMNS",
-    "MASK_COLUMNS",
-    "SUBJECT_COLUMNS",
-    "Evaluation",
-    "ScanResult",
-    "detection_figures",
-    "tables",
-]
-
 OWN_MASK, CALIBRATED_MASK, ORACLE_MASK = "own", "calibrated", "oracle"
 LABELLED_MASK = "labelled"
 AVERAGED = ("ap", "auroc", "dice", "own_dice", "labelled_dice", "oracle_dice", "psnr", "ssim")
 """Figures of a scan whose means stand in the rows of lesions."""
-
-DAMAGE = (
-    OSError, EOFError, ValueError, TypeError, LookupError, RuntimeError, zipfile.BadZipFile,
-    zlib.error,
-)  # fmt: skip
-"""What reading a damaged file of results may raise."""
-NEEDED = {
-    "scan", "condition", "site", "person", "sex", "age", "method", "score", "scores", "psnr",
-    "ssim", "p_value", "threshold", "provenance", "voxel_fpr", "flagged",
-}  # fmt: skip
-"""Figures that every scan has."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,8 +104,10 @@ class Evaluation:
         When a lesion counts as found, and strata of sizes; see
         `atypia.evaluation.lesion_figures.lesion_figures`.
     ladders
-        Method -> thresholds of its FROC curve, e.g. of `atypia.evaluation.froc.healthy_ladder`; no
+        Method -> thresholds of its FROC curve, `Calibration.ladder`, one for each of `rates`; no
         curve for a method without.
+    rates
+        Shares of healthy voxels above these thresholds; None for any other thresholds.
 
     Raises
     ------
@@ -158,6 +123,7 @@ class Evaluation:
         least_overlap: float = 0.0,
         size_edges_mm3: Sequence[float] = SIZE_EDGES_MM3,
         ladders: Mapping[str, Sequence[float]] | None = None,
+        rates: Sequence[float] | None = None,
     ) -> None:
         check_overlap(least_overlap)
         size_names(size_edges_mm3)
@@ -166,9 +132,11 @@ class Evaluation:
         self.least_overlap = least_overlap
         self.size_edges_mm3 = tuple(size_edges_mm3)
         self.ladders = dict(ladders or {})
+        self.rates = rates
         self.scans: list[dict[str, Any]] = []
-        self._froc: dict[tuple[str, str], Froc] = {}
-        self._pooled: dict[tuple[str, str], ScoreHistogram] = defaultdict(ScoreHistogram)
+        # By condition and method: counts of lesions, and of all voxels together.
+        self.froc: dict[tuple[str, str], Froc] = {}
+        self.pooled: dict[tuple[str, str], ScoreHistogram] = defaultdict(ScoreHistogram)
 
     def add(self, result: ScanResult) -> dict[str, Any]:
         """Add one method's result on one scan; give the figures of this scan."""
@@ -200,7 +168,7 @@ class Evaluation:
             lowest = min(0.0, float(result.score_map[brain].min(initial=0)))
             scores = np.where(brain, result.score_map, lowest).astype(np.float32)
             histogram.update(scores[region], truth[region])
-            self._pooled[result.condition, result.method].merge(histogram)
+            self.pooled[result.condition, result.method].merge(histogram)
             ranking = histogram.result()
             row |= {
                 "lesion_share": float(truth.sum() / brain.sum()),
@@ -224,6 +192,8 @@ class Evaluation:
             }
             row["dice"] = row["masks"].get(CALIBRATED_MASK, {}).get("dice")
             row["own_dice"] = row["masks"].get(OWN_MASK, {}).get("dice")
+            if chosen is not None:
+                row["labelled_provenance"] = chosen.provenance
             row["labelled_dice"] = row["masks"].get(LABELLED_MASK, {}).get("dice")
         if result.lesion is not None or result.condition == "healthy":
             row["lesion_wise"] = self._lesion_by_lesion(result)
@@ -242,64 +212,26 @@ class Evaluation:
         if rules[0] != rules[1]:
             raise SettingsError("evaluations", "have other rules", "Merge those of one comparison")
         self.scans += other.scans
-        for key, histogram in other._pooled.items():
-            self._pooled[key].merge(histogram)
-        for key, froc in other._froc.items():
-            if key in self._froc:
-                self._froc[key].merge(froc)
+        # Models of another fold have thresholds of their own: then there is none for all voxels.
+        self.labelled = {k: v for k, v in self.labelled.items() if other.labelled.get(k) == v}
+        for key, histogram in other.pooled.items():
+            self.pooled[key].merge(histogram)
+        for key, froc in other.froc.items():
+            if key in self.froc:
+                self.froc[key].merge(froc)
             else:
-                self._froc[key] = froc
+                self.froc[key] = froc
 
     def precision_recall_rows(self) -> list[dict[str, Any]]:
         """Give the curve of all voxels together by condition and method."""
         rows = []
-        for (condition, method), histogram in self._pooled.items():
+        for (condition, method), histogram in self.pooled.items():
             recall, precision = histogram.curve()
-            name = self._marked(method)
+            name = self.marked(method)
             rows.append(
                 {"condition": condition, "method": name, "recall": recall, "precision": precision}
             )
         return rows
-
-    def save(self, path: Path) -> None:
-        """Write scans and pooled counts, without FROC curves, as `path` (JSON) and `.npz`."""
-        keys = list(self._pooled)
-        counts = {str(i): self._pooled[key].to_array() for i, key in enumerate(keys)}
-        with files.replacing(path.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **counts)
-        kept = {"baselines": sorted(self.baselines), "pooled": keys, "scans": self.scans}
-        files.write_json(path, kept)
-
-    @classmethod
-    def load(cls, path: Path) -> Evaluation:
-        """Read what `save` wrote.
-
-        Raises
-        ------
-        InputError
-            A file is missing or damaged.
-        """
-        kept = files.read_json(path)
-        try:
-            evaluation = cls(kept["baselines"])
-            evaluation.scans = [_checked(row) for row in kept["scans"]]
-            # Opened here, because numpy leaves a file open that is no archive.
-            with path.with_suffix(".npz").open("rb") as file:
-                counts = np.load(file, allow_pickle=False)
-                for i, (condition, method) in enumerate(kept["pooled"]):
-                    histogram = ScoreHistogram.from_array(counts[str(i)])
-                    evaluation._pooled[condition, method] = histogram
-            evaluation._require_whole()
-        except DAMAGE as error:
-            problem = f"is damaged, or its .npz is ({error!r})"
-            raise InputError(path, problem, "Delete both") from error
-        return evaluation
-
-    def _require_whole(self) -> None:
-        """Raise ValueError unless counts and scans are of the same conditions and methods."""
-        ranked = {(r["condition"], r["method"]) for r in self.scans if "ap" in r}
-        if ranked != set(self._pooled):
-            raise ValueError("scans without counts, or counts without scans")
 
     def _lesion_by_lesion(self, result: ScanResult) -> dict[str, Any]:
         """Give the figures of the masks that users get; the FROC curve takes its share."""
@@ -307,9 +239,10 @@ class Evaluation:
         truth = np.zeros(brain.shape, bool) if result.lesion is None else result.lesion
         if result.method in self.ladders:
             key = result.condition, result.method
-            if key not in self._froc:
-                self._froc[key] = Froc(self.ladders[result.method], self.least_overlap)
-            self._froc[key].update(result.score_map, brain, truth)
+            if key not in self.froc:
+                ladder = self.ladders[result.method]
+                self.froc[key] = Froc(ladder, self.least_overlap, self.rates)
+            self.froc[key].update(result.score_map, brain, truth)
         masks = {OWN_MASK: result.own_mask, CALIBRATED_MASK: result.mask}
         return {
             name: lesion_figures(
@@ -326,7 +259,7 @@ class Evaluation:
     def lesion_rows(self) -> list[dict[str, Any]]:
         """Voxel-wise figures by condition and method."""
         rows = []
-        for (condition, method), histogram in self._pooled.items():
+        for (condition, method), histogram in self.pooled.items():
             scans = [r for r in self._of(condition, method) if "ap" in r]
             pooled = histogram.result()
             threshold, provenance = _threshold(scans)
@@ -336,7 +269,7 @@ class Evaluation:
             rows.append(
                 {
                     "condition": condition,
-                    "method": self._marked(method),
+                    "method": self.marked(method),
                     "scans": len(scans),
                     "subjects": _subjects(scans),
                     **means,
@@ -357,13 +290,13 @@ class Evaluation:
         It is exact to the bins of `ScoreHistogram`. An oracle for these scans; for others it is a
         threshold that labels have chosen, which `provenance` has to tell.
         """
-        best = {key: pooled.result().best_dice_threshold for key, pooled in self._pooled.items()}
+        best = {key: pooled.result().best_dice_threshold for key, pooled in self.pooled.items()}
         return {key: Threshold(v, provenance) for key, v in best.items() if v is not None}
 
     def mask_rows(self) -> list[dict[str, Any]]:
         """Overlap and distance of every mask: the method's own, the calibrated, the oracle's."""
         rows = []
-        for condition, method in self._pooled:
+        for condition, method in self.pooled:
             scans = [r for r in self._of(condition, method) if "masks" in r]
             for mask in (OWN_MASK, CALIBRATED_MASK, LABELLED_MASK, ORACLE_MASK):
                 found = [
@@ -374,8 +307,9 @@ class Evaluation:
                 rows.append(
                     {
                         "condition": condition,
-                        "method": self._marked(method),
+                        "method": self.marked(method),
                         "mask": mask,
+                        "provenance": _provenance(mask, scans),
                         "scans": len(found),
                         "subjects": _subjects(found),
                         **{name: _mean(found, name) for name in found[0] if name != "person"},
@@ -385,19 +319,19 @@ class Evaluation:
 
     def lesion_wise_rows(self) -> list[dict[str, Any]]:
         """Give lesion-wise figures of the masks that users get, by condition and method."""
-        return lesion_wise_rows(self.scans, self._marked, self.least_overlap)
+        return lesion_wise_rows(self.scans, self.marked, self.least_overlap)
 
     def froc_rows(self) -> list[dict[str, Any]]:
         """Give the FROC curves by condition and method, of the methods that have a ladder."""
         return [
-            {"condition": condition, "method": self._marked(method), **froc.to_json()}
-            for (condition, method), froc in self._froc.items()
+            {"condition": condition, "method": self.marked(method), **froc.to_json()}
+            for (condition, method), froc in self.froc.items()
         ]
 
     def comparison_rows(self) -> list[dict[str, Any]]:
         """Compare the first method that is no baseline with all others, on the same scans."""
         methods = [method for method in self._methods() if method not in self.baselines]
-        return comparison_rows(self.scans, methods[0], self._marked) if methods else []
+        return comparison_rows(self.scans, methods[0], self.marked) if methods else []
 
     def detection_rows(self) -> list[dict[str, Any]]:
         """Give how every subject-level score tells abnormal scans from healthy ones."""
@@ -412,7 +346,7 @@ class Evaluation:
                     rows.append(
                         {
                             "condition": condition,
-                            "method": self._marked(method),
+                            "method": self.marked(method),
                             "score_name": name,
                             **detection_figures(groups[0], groups[1], persons),
                         }
@@ -434,7 +368,7 @@ class Evaluation:
                 rows.append(
                     {
                         "condition": condition,
-                        "method": self._marked(method),
+                        "method": self.marked(method),
                         "scans": len(abnormal),
                         "healthy": len(healthy),
                         "subjects": _subjects(ill),
@@ -454,7 +388,7 @@ class Evaluation:
             threshold, provenance = _threshold(known)
             rows.append(
                 {
-                    "method": self._marked(method),
+                    "method": self.marked(method),
                     "scans": len(scans),
                     "subjects": _subjects(scans),
                     "flagged": _mean(scans, "flagged"),
@@ -476,7 +410,7 @@ class Evaluation:
             "lesion_wise": self.lesion_wise_rows(),
             "froc": self.froc_rows(),
             "comparisons": self.comparison_rows(),
-            "strata": strata_rows(self.scans, self._marked),
+            "strata": strata_rows(self.scans, self.marked),
             "detection": self.detection_rows(),
             "subjects": self.subject_rows(),
             "healthy": self.healthy_rows(),
@@ -492,7 +426,8 @@ class Evaluation:
     def _methods(self) -> list[str]:
         return list(dict.fromkeys(row["method"] for row in self.scans))
 
-    def _marked(self, method: str) -> str:
+    def marked(self, method: str) -> str:
+        """Give the name of a method in the tables: baselines have a star."""
         return f"{method} *" if method in self.baselines else method
 
 
@@ -522,13 +457,6 @@ def detection_figures(
     }
 
 
-def _checked(row: Any) -> dict[str, Any]:
-    """Give a row of a stored scan; ValueError unless it is one."""
-    if not isinstance(row, dict) or not row.keys() >= NEEDED:
-        raise ValueError("a scan lacks figures")
-    return row
-
-
 def _threshold(rows: Sequence[Row]) -> tuple[float | None, str | None]:
     """Give the threshold of all these scans and its provenance.
 
@@ -540,6 +468,16 @@ def _threshold(rows: Sequence[Row]) -> tuple[float | None, str | None]:
         return told[0]
     provenances = dict.fromkeys(provenance or "no calibration" for _, provenance in told)
     return None, f"{' or '.join(provenances)}; one threshold a fold"
+
+
+def _provenance(mask: str, rows: Sequence[Row]) -> str:
+    """Tell where the threshold of a kind of mask came from."""
+    if mask == CALIBRATED_MASK:
+        return _threshold(rows)[1] or "no calibration"
+    if mask == LABELLED_MASK:
+        told = dict.fromkeys(r["labelled_provenance"] for r in rows if "labelled_provenance" in r)
+        return " or ".join(told)
+    return "oracle: these very labels" if mask == ORACLE_MASK else "the method itself"
 
 
 def _mean(rows: Sequence[Row], key: str) -> dict[str, Any]:

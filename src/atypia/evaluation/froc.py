@@ -2,7 +2,8 @@
 
 Source: Chakraborty & Winter 1990 (doi:10.1148/radiology.174.3.2305073), with the lesions and
 components of `atypia.evaluation.lesion_figures`. The thresholds are fixed beforehand, so that each
-scan leaves two counts a threshold and nothing else.
+scan leaves two counts a threshold and nothing else. They are those above which given shares of
+healthy voxels lie, of scans that are not tested: `Calibration.ladder`.
 """
 
 from __future__ import annotations
@@ -14,36 +15,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from atypia.errors import InputError, SettingsError
-from atypia.evaluation.histogram import LARGEST_SCORE, ScoreHistogram
+from atypia.evaluation.histogram import LARGEST_SCORE
 from atypia.evaluation.lesion_figures import Mask, check_overlap, components, needed_voxels
 
-RATES = tuple(float(rate) for rate in np.geomspace(1e-1, 1e-6, 26))
-"""Shares of healthy voxels above the thresholds of `healthy_ladder`."""
 FALSE_POSITIVES = (1.0, 2.0, 4.0)
 """False components a scan at which the recall is told."""
-
-
-def healthy_ladder(healthy: ScoreHistogram, rates: Sequence[float] = RATES) -> tuple[float, ...]:
-    """Choose thresholds above which given shares of healthy voxels lie.
-
-    Parameters
-    ----------
-    healthy
-        Scores of healthy scans that are not tested, e.g. those of the calibration.
-    rates
-        Shares, 0 to 1.
-
-    Returns
-    -------
-    tuple of float
-        Thresholds, rising, without repetition.
-
-    Raises
-    ------
-    InputError, SettingsError
-        As of `ScoreHistogram.quantile`.
-    """
-    return tuple(sorted({healthy.quantile(1 - rate) for rate in rates}))
 
 
 class Froc:
@@ -55,19 +31,32 @@ class Froc:
         Fixed ladder; a voxel is flagged strictly above. Compared in float32, as everywhere.
     least_overlap
         As of `atypia.evaluation.lesion_figures.lesion_figures`.
+    rates
+        Share of healthy voxels above each threshold. Models of several folds have thresholds of
+        their own; by equal rates their curves are merged step by step.
 
     Raises
     ------
     SettingsError
-        There is no threshold or one is not finite, or the share is not between 0 and 1.
+        There is no threshold or one is not finite, there are not as many rates, or the share is
+        not between 0 and 1.
     """
 
-    def __init__(self, thresholds: ArrayLike, least_overlap: float = 0.0) -> None:
+    def __init__(
+        self,
+        thresholds: ArrayLike,
+        least_overlap: float = 0.0,
+        rates: Sequence[float] | None = None,
+    ) -> None:
         ladder = np.asarray(thresholds, dtype=np.float64).ravel()
         if not ladder.size or not (np.abs(ladder) <= LARGEST_SCORE).all():
             raise SettingsError("thresholds", "are none or not finite", "Give a few numbers")
+        if rates is not None and len(rates) != ladder.size:
+            raise SettingsError("rates", "are not as many as thresholds", "Give one each")
         check_overlap(least_overlap)
-        self.thresholds: NDArray[np.float32] = np.unique(ladder.astype(np.float32))
+        rising = np.argsort(ladder, kind="stable")
+        self.thresholds: NDArray[np.float32] = ladder[rising].astype(np.float32)
+        self.rates = None if rates is None else tuple(float(rates[i]) for i in rising)
         self.least_overlap = least_overlap
         self.scans = self.lesions = 0
         self._detected = np.zeros(self.thresholds.size, np.int64)
@@ -103,14 +92,16 @@ class Froc:
         self.scans += 1
 
     def merge(self, other: Froc) -> None:
-        """Add what another accumulator of the same ladder has counted.
+        """Add what another accumulator of the same ladder (rates, or thresholds) has counted.
 
         Raises
         ------
         SettingsError
             The ladders or the shares of overlap differ.
         """
-        same = np.array_equal(self.thresholds, other.thresholds)
+        same = self.rates == other.rates and (
+            self.rates is not None or np.array_equal(self.thresholds, other.thresholds)
+        )
         if not same or self.least_overlap != other.least_overlap:
             raise SettingsError("thresholds", "differ", "Merge accumulators of one ladder")
         self.scans += other.scans
@@ -152,6 +143,35 @@ class Froc:
         steps = int(too_many[0]) if too_many.size else falling.size
         return float(recall[steps - 1]) if steps else 0.0
 
+    def to_counts(self) -> dict[str, Any]:
+        """Give all that was counted as plain JSON values, for `from_counts`."""
+        return {
+            "thresholds": self.thresholds.tolist(),
+            "rates": self.rates,
+            "least_overlap": self.least_overlap,
+            "scans": self.scans,
+            "lesions": self.lesions,
+            "detected": self._detected.tolist(),
+            "false": self._false.tolist(),
+        }
+
+    @classmethod
+    def from_counts(cls, counts: dict[str, Any]) -> Froc:
+        """Make an accumulator of what `to_counts` gave.
+
+        Raises
+        ------
+        SettingsError
+            As of the class.
+        ValueError, TypeError, KeyError
+            It is something else.
+        """
+        froc = cls(counts["thresholds"], counts["least_overlap"], counts["rates"])
+        froc.scans, froc.lesions = int(counts["scans"]), int(counts["lesions"])
+        froc._detected += np.asarray(counts["detected"], np.int64)
+        froc._false += np.asarray(counts["false"], np.int64)
+        return froc
+
     def to_json(self) -> dict[str, Any]:
         """Give the curve and its summary as plain JSON values."""
         points = self.points()
@@ -159,6 +179,7 @@ class Froc:
         return {
             "scans": self.scans,
             "lesions": self.lesions,
+            "rates": None if self.rates is None else list(self.rates),
             "thresholds": self.thresholds.tolist(),
             "false_positives": None if false is None else false.tolist(),
             "recall": None if recall is None else recall.tolist(),

@@ -10,6 +10,7 @@ as scikit-learn treats them.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -190,14 +191,19 @@ class ScoreHistogram:
         InputError
             There is no such voxel.
         """
-        if not 0.0 <= q <= 1.0:
-            raise SettingsError("q", f"{q} is not between 0 and 1", "Give a share, e.g. 0.99")
+        return self.quantiles((q,), among)[0]
+
+    def quantiles(self, shares: Sequence[float], among: Among = "negative") -> tuple[float, ...]:
+        """Give `quantile` for each of several shares, in one pass."""
+        for q in shares:
+            if not 0.0 <= q <= 1.0:
+                raise SettingsError("q", f"{q} is not between 0 and 1", "Give a share, e.g. 0.99")
         counts = self._counts(among)
         occupied = np.flatnonzero(counts)
         up_to = np.cumsum(counts[occupied])
         # The subtracted part keeps 0.95 * 20 = 19.000000000000004 from asking for 20 of 20.
-        needed = math.ceil(q * int(up_to[-1]) * (1 - 1e-12))
-        return _upper_edge(int(occupied[np.searchsorted(up_to, needed)]))
+        needed = [math.ceil(q * int(up_to[-1]) * (1 - 1e-12)) for q in shares]
+        return tuple(_upper_edge(int(occupied[np.searchsorted(up_to, n)])) for n in needed)
 
     def share_above(self, threshold: float, among: Among = "negative") -> float:
         """Give the share of voxels with a score strictly above the threshold.

@@ -31,6 +31,12 @@ def cell(value: Any) -> str:
     return str(value)
 
 
+def filled(rows: Sequence[Row], columns: Sequence[Column]) -> list[Column]:
+    """Leave out the columns in which no row has a value."""
+    nothing = (None, {"mean": None, "interval": None})
+    return [c for c in columns if any(row.get(c.key) not in nothing for row in rows)]
+
+
 def markdown(rows: Sequence[Row], columns: Sequence[Column]) -> str:
     """Give a Markdown table, its columns padded so that it reads well as plain text too."""
     lines = [[c.title for c in columns], *([cell(row.get(c.key)) for c in columns] for row in rows)]

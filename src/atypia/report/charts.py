@@ -179,10 +179,25 @@ def threshold_curve(curve: Mapping[str, Any]) -> Markup:
     return _svg(parts, width, height, f"Threshold curve, {told}")
 
 
-def curves(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str) -> Markup:
-    """Draw several curves between 0 and 1 with a legend, told apart by colour and by dashes."""
+def curves(
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    x: str,
+    y: str,
+    most: float = 1.0,
+) -> Markup:
+    """Draw several curves of values up to 1 with a legend, told apart by colour and by dashes.
+
+    Parameters
+    ----------
+    lines
+        Name -> places and values.
+    x, y
+        What they are.
+    most
+        Where the horizontal axis, which starts at 0, ends.
+    """
     left, bottom, right = 44, 250, 330
-    across, up = _Scale(0.0, 1.0, left, right), _Scale(0.0, 1.0, bottom, 10)
+    across, up = _Scale(0.0, most, left, right), _Scale(0.0, 1.0, bottom, 10)
     parts = _axis(across, 10, bottom, x)
     for tick in up.ticks:
         parts.append(_text(left - 6, up(tick) + 4, f"{tick:g}", "end", "tick"))

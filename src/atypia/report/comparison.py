@@ -15,6 +15,9 @@ from atypia.report import charts
 from atypia.report.rendering import flat, template
 from atypia.report.tables import Table, evaluation_tables, precision_intervals, table_of
 
+MOST_FALSE = 10.0
+"""False components a scan up to which FROC curves are drawn."""
+
 PAIRED_COLUMNS = (
     Column("condition", "condition", "What was planted or labelled."),
     Column("figure", "figure", "Which figure of a scan is compared."),
@@ -55,6 +58,7 @@ def write_comparison(folder: Path) -> Path:
         best=best,
         precision=charts.intervals(rows, "average precision") if rows else None,
         curves=_curves(found["curves"]),
+        froc=_froc(evaluation.get("froc", ())),
         tables=[*_tables(ranks, found["comparisons"]), *evaluation_tables(evaluation)],
         settings=flat(found["protocol"]),
     )
@@ -84,3 +88,25 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, Markup]:
             of = lines.setdefault(row["condition"], {})
             of[row["method"]] = row["recall"], row["precision"]
     return {name: charts.curves(of, "recall", "precision") for name, of in lines.items()}
+
+
+def _froc(rows: Sequence[Mapping[str, Any]]) -> dict[str, Markup]:
+    """Draw lesions found over false components, one chart a condition that has lesions."""
+    lines: dict[str, dict[str, tuple[Sequence[float], Sequence[float]]]] = {}
+    for row in rows:
+        if row["recall"]:
+            kept = [p for p in zip(row["false_positives"], row["recall"], strict=True)
+                    if p[0] <= MOST_FALSE]  # fmt: skip
+            # By falling threshold, up to where the false components grow into one.
+            false, recall = zip(*_until_they_merge(kept[::-1]), strict=True) if kept else ((), ())
+            lines.setdefault(row["condition"], {})[row["method"]] = false, recall
+    return {
+        name: charts.curves(of, "false components a scan", "lesions found", MOST_FALSE)
+        for name, of in lines.items()
+    }
+
+
+def _until_they_merge(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Cut a curve where the number of false components has its peak."""
+    peak = max(range(len(points)), key=lambda place: points[place][0])
+    return points[: peak + 1]

@@ -9,9 +9,6 @@ from typing import Any
 
 import jinja2
 
-STYLE, TABLES = "style.css", "tables.html.j2"
-"""What every page may hold."""
-
 
 @dataclass(frozen=True)
 class Fact:
@@ -23,12 +20,11 @@ class Fact:
 
 
 def template(name: str) -> jinja2.Template:
-    """Give a page's template; every page holds the same style."""
+    """Give a page's template, which may include any other; styles and scripts go in as they are."""
     folder = resources.files("atypia.report") / "templates"
-    texts = {part: (folder / part).read_text("utf-8") for part in (name, STYLE, TABLES)}
     environment = jinja2.Environment(
-        loader=jinja2.DictLoader(texts),
-        autoescape=lambda part: part != STYLE,
+        loader=jinja2.FunctionLoader(lambda part: (folder / part).read_text("utf-8")),
+        autoescape=lambda part: part is not None and not part.endswith((".css", ".js")),
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,

@@ -6,20 +6,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from atypia.evaluation.evaluation import (
+from atypia.evaluation.result_tables import (
+    FROC_COLUMNS,
     HEALTHY_COLUMNS,
     LESION_COLUMNS,
     LESION_WISE_COLUMNS,
     MASK_COLUMNS,
     SUBJECT_COLUMNS,
+    froc_table_rows,
+    strata_parts,
 )
-from atypia.evaluation.table import Column, Row, cell
+from atypia.evaluation.table import Column, Row, cell, filled
 from atypia.report.charts import Interval
 
 HIGHER_IS_BETTER = frozenset(("ap", "auroc", "dice", "own_dice", "pooled_ap", "pooled_dice"))
 """Columns in which the best value of each condition is marked; oracles never are."""
-WORDS = frozenset(("method", "provenance", "other", "figure"))
-NOTHING = {"mean": None, "interval": None}
+WORDS = frozenset(("method", "stratum", "provenance", "other", "figure"))
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,12 @@ def evaluation_tables(evaluation: Mapping[str, Any]) -> list[Table]:
         ("Lesions, voxel by voxel", evaluation["lesions"], LESION_COLUMNS),
         ("Masks against the true lesion", evaluation.get("masks", ()), MASK_COLUMNS),
         ("Lesions one by one", evaluation.get("lesion_wise", ()), LESION_WISE_COLUMNS),
+        ("Lesions found by false components", froc_table_rows(evaluation), FROC_COLUMNS),
         ("Scans, abnormal against healthy", evaluation["subjects"], SUBJECT_COLUMNS),
         ("Healthy test scans, and the threshold of every method", evaluation["healthy"],
          HEALTHY_COLUMNS),
     ]  # fmt: skip
+    parts += strata_parts(evaluation)
     return [table_of(title, rows, columns) for title, rows, columns in parts if rows]
 
 
@@ -81,11 +85,7 @@ def precision_intervals(evaluation: Mapping[str, Any], method: str) -> list[Inte
 def table_of(title: str, rows: Sequence[Row], columns: Sequence[Column]) -> Table:
     """Lay out rows by condition; the best value of each column is marked."""
     # The condition stands above its rows; a column without any value only takes room.
-    kept = [
-        c
-        for c in columns
-        if c.key != "condition" and any(row.get(c.key) not in (None, NOTHING) for row in rows)
-    ]
+    kept = [column for column in filled(rows, columns) if column.key != "condition"]
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(row.get("condition", ""), []).append(row)

@@ -6,26 +6,31 @@ import csv
 import io
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from atypia import __version__, files
+from atypia.calibration import Threshold
 from atypia.cohort import Cohort, Scan, require_disjoint
+from atypia.cohort.splits import split
 from atypia.detectors.base import Detector, DetectorSettings
-from atypia.detectors.model_folder import load_detector
+from atypia.detectors.ensemble import Ensemble
+from atypia.detectors.model_folder import load_detector, save_detector
 from atypia.errors import AtypiaError, InputError, ModelError
 from atypia.evaluation.comparisons import comparison_rows
-from atypia.evaluation.evaluation import Evaluation, tables
+from atypia.evaluation.evaluation import Evaluation
 from atypia.evaluation.ranking import RANK_COLUMNS, rank_rows
+from atypia.evaluation.result_tables import strata_parts, tables
+from atypia.evaluation.storing import load_evaluation, save_evaluation
 from atypia.evaluation.table import markdown
 from atypia.preprocessing import Failure
 from atypia.progress import Progress, silent
 from atypia.registry import METHODS, detector_class
 from atypia.runs.evaluating import evaluate_detectors
 from atypia.runs.fitting import calibrate_model, fit_model
-from atypia.runs.protocol import Parts, Protocol
+from atypia.runs.protocol import Combination, Parts, Protocol
 
 CALIBRATED = "calibrated.json"
 """In a model folder of a comparison: what its calibration was made of."""
@@ -88,7 +93,18 @@ def compare_methods(
             name: _ready(protocol, name, method, settings, parts, place, workers, progress)
             for name, (method, settings) in contestants.items()
         }
-        found, failed = _evaluated(detectors, parts, place, folder / "prepared", progress)
+        for team in protocol.ensembles:
+            detectors[team.name] = _combined(protocol, team, detectors, parts, place, progress)
+        cache = folder / "prepared"
+        labelled = {}
+        if "validation" in parts:
+            chosen, failed = _evaluated(detectors, parts["validation"], place, cache, progress)
+            failures |= {failure.scan.id: failure for failure in failed}
+            told = f"labelled validation n={len(parts['validation'])}, best pooled Dice"
+            labelled = chosen.best_thresholds(told)
+        found, failed = _evaluated(
+            detectors, parts["test"], place, cache, progress, labelled, protocol.froc
+        )
         failures |= {failure.scan.id: failure for failure in failed}
         if whole is None:
             whole = found
@@ -122,6 +138,11 @@ def _refuse_leakage(folds: Sequence[Parts]) -> None:
         require_disjoint(parts["calibration"], trained, "calibration", "training")
         require_disjoint(parts["test"], trained, "test", "training")
         require_disjoint(parts["test"], calibrated, "test", "calibration")
+        if (validation := parts.get("validation")) is not None:
+            require_disjoint(validation, trained, "validation", "training")
+            require_disjoint(validation, calibrated, "validation", "calibration")
+            validated = {scan.person for scan in validation}
+            require_disjoint(parts["test"], validated, "test", "validation")
 
 
 def _ready(
@@ -150,13 +171,25 @@ def _ready(
         baselines=False,
         progress=progress,
     )
+    return _calibrated(protocol, fitted, model, parts["calibration"], cache, progress)
+
+
+def _calibrated(
+    protocol: Protocol,
+    fitted: Detector,
+    model: Path,
+    healthy: Cohort,
+    cache: Path,
+    progress: Progress,
+) -> Detector:
+    """Calibrate a fitted method, unless an earlier run has done so with the same scans."""
     rules = f"{protocol.voxel_fpr} {protocol.smallest_mm3}"
-    made_of = files.digest(fitted.digest(), rules, *_told(parts["calibration"], [fitted]))
+    made_of = files.digest(fitted.digest(), rules, *_told(healthy, [fitted]))
     if fitted.calibration is not None and _note(model) == [made_of, _calibration_in(model)]:
         return fitted
     calibrate_model(
         model,
-        parts["calibration"],
+        healthy,
         voxel_fpr=protocol.voxel_fpr,
         smallest_mm3=protocol.smallest_mm3,
         cache=cache,
@@ -164,6 +197,30 @@ def _ready(
     )
     files.write_json(model / CALIBRATED, [made_of, _calibration_in(model)])
     return load_detector(model)
+
+
+def _combined(
+    protocol: Protocol,
+    team: Combination,
+    detectors: Mapping[str, Detector],
+    parts: Parts,
+    place: Path,
+    progress: Progress,
+) -> Detector:
+    """Combine fitted methods: half of the calibration people set the scale, the others calibrate.
+
+    Both by the same people would let the ensemble know the scores that calibrate it.
+    """
+    cache = place.parent / "prepared"
+    halves = split(parts["calibration"], {"scale": 0.5, "calibration": 0.5}, protocol.seed)
+    members = {name: detectors[name] for name in team.members}
+    identity = Ensemble.identity_of_members(members, halves["scale"], team.how)
+    model = place / "models" / f"{team.name.replace(' ', '-')}-{identity[:8]}"
+    fitted = _finished(model, identity)
+    if fitted is None:
+        fitted = Ensemble.of(members, halves["scale"], how=team.how, cache=cache, progress=progress)
+        save_detector(fitted, model)
+    return _calibrated(protocol, fitted, model, halves["calibration"], cache, progress)
 
 
 def _finished(model: Path, identity: str) -> Detector | None:
@@ -207,23 +264,33 @@ def _scan_told(scan: Scan, modalities: Sequence[str]) -> str:
 
 
 def _evaluated(
-    detectors: dict[str, Detector], parts: Parts, place: Path, cache: Path, progress: Progress
+    detectors: dict[str, Detector],
+    cohort: Cohort,
+    place: Path,
+    cache: Path,
+    progress: Progress,
+    labelled: Mapping[tuple[str, str], Threshold] | None = None,
+    froc: bool = False,
 ) -> tuple[Evaluation, tuple[Failure, ...]]:
     """Evaluate all methods of a fold, or read what an earlier run has found."""
-    scans = _told(parts["test"], list(detectors.values()))
+    labelled = labelled or {}
+    scans = _told(cohort, list(detectors.values()))
     digests = [f"{name} {d.digest()} {d.calibration}" for name, d in detectors.items()]
-    stored = place / f"results-{files.digest(*digests, *scans)[:12]}.json"
+    rules = [f"{key} {threshold}" for key, threshold in labelled.items()] + [f"froc {froc}"]
+    stored = place / f"results-{files.digest(*digests, *rules, *scans)[:12]}.json"
     if stored.exists():
         try:
-            return Evaluation.load(stored), ()
+            return load_evaluation(stored), ()
         except InputError:
             pass  # a damaged file is made again
-    run = evaluate_detectors(detectors, parts["test"], cache=cache, progress=progress)
+    run = evaluate_detectors(
+        detectors, cohort, labelled=labelled, froc=froc, cache=cache, progress=progress
+    )
     # Contestants have names of their own; baselines are known by their method.
     baselines = {name for name, d in detectors.items() if METHODS[d.method].baseline}
     run.evaluation.baselines = frozenset(baselines)
     if not run.failures:
-        run.evaluation.save(stored)
+        save_evaluation(run.evaluation, stored)
     return run.evaluation, run.failures
 
 
@@ -232,7 +299,7 @@ def _comparisons(whole: Evaluation, ranks: list[dict[str, Any]]) -> list[dict[st
     if not ranks:
         return []
     best = str(ranks[0]["method"]).removesuffix(" *")
-    return comparison_rows(whole.scans, best, whole._marked)
+    return comparison_rows(whole.scans, best, whole.marked)
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:
@@ -257,6 +324,8 @@ def _csv(rows: list[dict[str, Any]]) -> str:
 
 def _page(protocol: Protocol, results: dict[str, Any]) -> str:
     parts = [f"# {protocol.summary}", tables(results["evaluation"])]
+    for title, rows, columns in strata_parts(results["evaluation"]):
+        parts.append(f"## {title}\n\n" + markdown(rows, columns))
     if results["ranks"]:
         parts.append("## Ranks\n\n" + markdown(results["ranks"], RANK_COLUMNS))
     if results["failed"]:

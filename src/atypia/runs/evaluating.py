@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from atypia import files
-from atypia.calibration import Threshold
+from atypia.calibration import RATES, Threshold
 from atypia.cohort.scan import Cohort, Scan
 from atypia.cohort.splits import require_disjoint
 from atypia.detectors.base import Detector
@@ -56,7 +56,7 @@ def evaluate_detectors(
     cohort: Cohort,
     *,
     labelled: Mapping[tuple[str, str], Threshold] | None = None,
-    ladders: Mapping[str, Sequence[float]] | None = None,
+    froc: bool = False,
     cache: Path | None = None,
     progress: Progress = silent,
 ) -> EvaluationRun:
@@ -68,9 +68,11 @@ def evaluate_detectors(
         Name in the tables -> fitted detector.
     cohort
         Lesion masks where known; scans with `condition` healthy are the controls.
-    labelled, ladders
-        Second thresholds, and thresholds of FROC curves; see
-        `atypia.evaluation.evaluation.Evaluation`.
+    labelled
+        Condition and method -> a threshold that the labels of other scans have chosen.
+    froc
+        Count lesions and false components over the thresholds of each calibration's ladder; it
+        costs a labelling of components a step.
     cache
         Folder of prepared scans; a temporary one by default, so that detectors share the work.
 
@@ -82,6 +84,7 @@ def evaluate_detectors(
     _refuse_leakage(detectors, cohort)
     with tempfile.TemporaryDirectory(prefix="atypia-") as temporary:
         contestants = _contestants(detectors, cache or Path(temporary))
+        ladders = _ladders(detectors) if froc else {}
         return _evaluate(contestants, cohort, progress, labelled, ladders)
 
 
@@ -135,6 +138,12 @@ def _refuse_leakage(detectors: Mapping[str, Detector], cohort: Cohort) -> None:
             require_disjoint(cohort, people, "test", f"calibrating {name}")
 
 
+def _ladders(detectors: Mapping[str, Detector]) -> dict[str, Sequence[float]]:
+    """Give the ladders of the calibrations that have one."""
+    calibrations = {name: detector.calibration for name, detector in detectors.items()}
+    return {name: c.ladder for name, c in calibrations.items() if c is not None and c.ladder}
+
+
 def _contestants(detectors: Mapping[str, Detector], cache: Path) -> dict[str, Contestant]:
     return {
         name: Contestant(
@@ -154,7 +163,7 @@ def _evaluate(
     ladders: Mapping[str, Sequence[float]] | None = None,
 ) -> EvaluationRun:
     baselines = (name for name in contestants if name in METHODS and METHODS[name].baseline)
-    evaluation = Evaluation(baselines, labelled, ladders=ladders)
+    evaluation = Evaluation(baselines, labelled, ladders=ladders, rates=RATES)
     failures = []
     for scan in track(cohort.scans, "evaluate", progress):
         try:

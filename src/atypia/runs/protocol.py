@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import pydantic
 from pydantic import Field
 
 from atypia.cohort import Cohort, Scan, open_cohort
+from atypia.cohort.corrupted import falsified
 from atypia.cohort.scan import joined
 from atypia.cohort.simulated import write_simulated
 from atypia.cohort.splits import folds as fold_parts
@@ -26,7 +27,7 @@ from atypia.settings import Settings, merge, read_toml
 from atypia.simulation import SimulationSettings
 
 Parts = Mapping[str, Cohort]
-"""The cohorts train, calibration and test."""
+"""The cohorts train, calibration and test, and validation if there is one."""
 
 
 class ListedScan(Settings):
@@ -62,6 +63,11 @@ class Source(Settings):
     """How many of them."""
     condition: str | None = None
     """Name of what is wrong with these scans, instead of the cohort's own."""
+    artefacts: tuple[str, ...] = ()
+    """Each gives a copy of every one of these scans, falsified in this way; the clean scans
+    themselves are another source. See `atypia.simulation.ARTEFACTS`; "all" for every one."""
+    severity: float = Field(3.0, ge=1, le=5)
+    """Of the artefacts: 1 barely visible, 3 clear, 5 gross."""
 
     @pydantic.model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -74,6 +80,8 @@ class Source(Settings):
             raise ValueError("first and count belong to simulate")
         if self.path is None and (self.where or self.layout is not None):
             raise ValueError("where and layout belong to path")
+        if self.artefacts and self.condition is not None:
+            raise ValueError("an artefact is the condition of its copies: leave out condition")
         return self
 
 
@@ -94,6 +102,17 @@ class Contestant(Settings):
         return self.name or method_named(self.method)
 
 
+class Combination(Settings):
+    """An ensemble of methods of the same comparison, which is not fitted again for it."""
+
+    name: str
+    """In the tables."""
+    members: tuple[str, ...] = Field(min_length=2)
+    """Names of methods of this comparison, baselines included."""
+    how: Literal["mean", "max", "geometric", "voting"] = "mean"
+    """See `atypia.scoring.ensemble.combine`."""
+
+
 class Protocol(Settings):
     """A comparison of methods."""
 
@@ -109,10 +128,17 @@ class Protocol(Settings):
     """Of every method, such as `spacing_mm`."""
     methods: tuple[Contestant, ...] = Field(min_length=1)
     """The baselines are always there besides."""
+    ensembles: tuple[Combination, ...] = ()
+    """Half of the calibration people set the scale of the members' scores, the others calibrate."""
+    froc: bool = True
+    """Count lesions and false components over thresholds: a curve, for some computing time."""
     train: tuple[Source, ...] = ()
     calibration: tuple[Source, ...] = ()
     test: tuple[Source, ...] = Field(min_length=1)
     """Abnormal scans, and healthy ones that nothing was learnt from."""
+    validation: tuple[Source, ...] = ()
+    """Scans with labels, of other people, which choose a second threshold for their condition: the
+    one of the highest pooled Dice. Its figures stand beside those of the calibrated one."""
     healthy: tuple[Source, ...] = ()
     """Instead of train and calibration: scans that are divided by person."""
     folds: int = Field(0, ge=0)
@@ -129,9 +155,16 @@ class Protocol(Settings):
             raise ValueError("healthy scans are divided: leave train and calibration")
         if not self.healthy and not (self.train and self.calibration):
             raise ValueError("give train and calibration, or healthy")
-        names = [one.shown for one in self.methods]
+        names = [one.shown for one in self.methods] + [one.name for one in self.ensembles]
         if len(set(names)) < len(names):
             raise ValueError("two methods have one name; give them a name each")
+        known = [one.shown for one in self.methods] + [n for n, m in METHODS.items() if m.baseline]
+        for team in self.ensembles:
+            if strangers := set(team.members) - set(known):
+                told = ", ".join(sorted(strangers))
+                raise ValueError(f"{team.name}: {told} is no method here; known: {known}")
+            if team.name in METHODS and team.name != "ensemble":
+                raise ValueError(f"{team.name} is the name of a method; choose another")
         for one in self.methods:
             is_baseline = one.shown in METHODS and METHODS[one.shown].baseline
             if is_baseline and method_named(one.method) != one.shown:
@@ -195,7 +228,8 @@ class Protocol(Settings):
         Returns
         -------
         list
-            Train, calibration and test of each fold; one fold without `folds`.
+            Train, calibration and test of each fold, and validation if there is one; one fold
+            without `folds`.
 
         Raises
         ------
@@ -211,20 +245,21 @@ class Protocol(Settings):
             return replace(joined(*cohorts), name=name)
 
         test = opened("test", self.test)
+        more = {"validation": opened("validation", self.validation)} if self.validation else {}
         if not self.healthy:
             train, calibration = (
                 opened("train", self.train),
                 opened("calibration", self.calibration),
             )
-            return [{"train": train, "calibration": calibration, "test": test}]
+            return [{"train": train, "calibration": calibration, "test": test, **more}]
         healthy = opened("healthy", self.healthy)
         # A scan has the same name in every fold, also one whose twin only one fold tests.
         test = Cohort(joined(healthy, test).scans[len(healthy) :], test.name)
         shares = {"train": 1 - self.calibration_share, "calibration": self.calibration_share}
         if not self.folds:
-            return [{**split(healthy, shares, self.seed), "test": test}]
+            return [{**split(healthy, shares, self.seed), "test": test, **more}]
         return [
-            {**parts, "test": replace(joined(parts["test"], test), name="test")}
+            {**parts, "test": replace(joined(parts["test"], test), name="test"), **more}
             for parts in fold_parts(healthy, self.folds, shares, self.seed)
         ]
 
@@ -243,6 +278,8 @@ class Protocol(Settings):
             cohort = cohort.where(**source.where) if source.where else cohort
         else:
             cohort = Cohort(tuple(self._listed(scan, data) for scan in source.scans), "listed")
+        if source.artefacts:
+            return falsified(cohort, source.artefacts, source.severity)
         if source.condition is None:
             return cohort
         return Cohort(tuple(replace(s, condition=source.condition) for s in cohort), cohort.name)

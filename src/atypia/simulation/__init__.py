@@ -7,7 +7,13 @@ deterministic.
 
 from __future__ import annotations
 
-from atypia.simulation.anatomy import Anatomy, AnatomyParameters, render_anatomy, sample_anatomy
+from atypia.simulation.anatomy import (
+    Anatomy,
+    AnatomyParameters,
+    render_anatomy,
+    sample_anatomy,
+    sample_held_out_anatomy,
+)
 from atypia.simulation.artefacts import (
     ARTEFACTS,
     ArtefactKind,
@@ -54,6 +60,7 @@ __all__ = [
     "sample_anatomy",
     "sample_artefact",
     "sample_contrast",
+    "sample_held_out_anatomy",
     "sample_lesion",
     "simulate_subject",
 ]

@@ -119,6 +119,33 @@ def sample_anatomy(rng: np.random.Generator) -> AnatomyParameters:
     scale = size * np.clip(rng.normal(1, 0.03, 3), 0.93, 1.07)
     widening = 1.4 + 2.0 * age + rng.normal(0, 0.8)
     asymmetry = rng.normal(0, 0.4)
+    return _aged(rng, scale, age, widening, asymmetry)
+
+
+def sample_held_out_anatomy(rng: np.random.Generator) -> AnatomyParameters:
+    """Draw a brain of a second generator, one that no detector of ours is ever trained on.
+
+    Older or younger than any of `sample_anatomy`, with more asymmetric ventricles, of more extreme
+    proportions and bent more: healthy, but of another kind.
+    """
+    age = float(rng.choice([1.0, -1.0], p=[0.75, 0.25])) * rng.uniform(1.1, 1.6)
+    size = rng.normal(1.0, 0.06)
+    scale = size * np.clip(rng.normal(1, 0.05, 3), 0.88, 1.12)
+    widening = 1.4 + 2.0 * age + rng.normal(0, 0.8)
+    asymmetry = rng.choice([-1.0, 1.0]) * rng.uniform(0.8, 1.6)
+    drawn = _aged(rng, scale, age, widening, asymmetry)
+    bent = {step: np.float32(1.25) * lattice for step, lattice in drawn.velocity.items()}
+    return replace(drawn, velocity=bent)
+
+
+def _aged(
+    rng: np.random.Generator,
+    scale: NDArray[np.float64],
+    age: float,
+    widening: float,
+    asymmetry: float,
+) -> AnatomyParameters:
+    """Draw the rest of a brain."""
     return AnatomyParameters(
         scale=_triple(scale),
         rotation_degrees=_triple(rng.normal(0, 3.5, 3)),
@@ -140,7 +167,7 @@ def render_anatomy(parameters: AnatomyParameters, spacing_mm: float) -> Anatomy:
     Parameters
     ----------
     parameters
-        From `sample_anatomy`.
+        From `sample_anatomy` or `sample_held_out_anatomy`.
     spacing_mm
         Edge of the isotropic voxels.
     """

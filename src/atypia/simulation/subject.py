@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pydantic
 
 from atypia.errors import AtypiaError
 from atypia.settings import Settings
-from atypia.simulation.anatomy import render_anatomy, sample_anatomy
+from atypia.simulation.anatomy import render_anatomy, sample_anatomy, sample_held_out_anatomy
 from atypia.simulation.artefacts import apply_artefact, canonical_name, sample_artefact
 from atypia.simulation.contrast import Modality, render_contrast, sample_contrast
 from atypia.simulation.lesions import LESIONS, render_lesion, sample_lesion
@@ -19,6 +19,9 @@ from atypia.volume import Volume
 
 ANATOMY, CONTRAST, LESION, ARTEFACT = range(4)
 """Each part of a subject draws from its own generator, so that changing one leaves the others."""
+
+
+ANATOMIES = {"usual": sample_anatomy, "held_out": sample_held_out_anatomy}
 
 
 class SimulationSettings(Settings):
@@ -29,6 +32,9 @@ class SimulationSettings(Settings):
 
     spacing_mm: float = pydantic.Field(1.0, ge=0.5, le=6)
     """Edge of the isotropic voxels, mm."""
+
+    anatomy: Literal["usual", "held_out"] = "usual"
+    """Which generator draws the brain: the one to learn from, or one that is kept for tests."""
 
     lesion: str | None = None
     """Name of a lesion, None for a healthy brain."""
@@ -93,7 +99,7 @@ def simulate_subject(settings: SimulationSettings, seed: int) -> SimulatedSubjec
         Who; not negative.
     """
     rngs = [np.random.default_rng([seed, part]) for part in range(4)]
-    body = sample_anatomy(rngs[ANATOMY])
+    body = ANATOMIES[settings.anatomy](rngs[ANATOMY])
     protocol = sample_contrast(rngs[CONTRAST], settings.modality)
     parameters: dict[str, Any] = {
         "seed": seed,
