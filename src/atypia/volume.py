@@ -20,6 +20,9 @@ Kind = Literal["image", "mask", "score"]
 
 Array = NDArray[Any]
 
+ALIGNED_SPACE, MNI152_SPACE = 2, 4
+"""NIfTI's codes of a world that is aligned to something, and to the MNI152 template."""
+
 
 @dataclass(frozen=True, eq=False)
 class Geometry:

@@ -156,6 +156,24 @@ def test_froc_curves_are_drawn_and_can_be_left_out(
     assert without.results["evaluation"]["froc"] == []
 
 
+def test_examples_are_chosen_by_rule(compared: tuple[Path, dict[str, Any]]) -> None:
+    folder, results = compared
+    best = results["ranks"][0]["method"].removesuffix(" *")
+    told = [(one["condition"], one["which"]) for one in results["examples"]]
+    assert told == [("tumour", "best"), ("tumour", "worst"), ("stroke", "best")]
+    rows = [r for r in results["evaluation"]["scans"] if r["method"] == best]
+    tumours = sorted((r["ap"], r["scan"]) for r in rows if r["condition"] == "tumour")
+    assert (results["examples"][0]["ap"], results["examples"][0]["scan"]) == tumours[-1]
+    page = write_comparison(folder).read_text()
+    assert page.count("<article>") == 3
+    assert "chosen by that rule" in page
+    assert "No pictures" not in page
+    (folder / "examples" / "00" / "scan.json").unlink()
+    assert write_comparison(folder).read_text().count("No pictures") == 1
+    compare_methods(protocol(folder), folder, workers=1)
+    assert "No pictures" not in write_comparison(folder).read_text()
+
+
 @pytest.mark.parametrize(
     ("first", "sides"),
     [(1, "validation cohort.*training"), (5001, "validation.*calibration"), (10001, "test.*valid")],

@@ -14,11 +14,12 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from atypia import io
-from atypia.cohort import Cohort, open_cohort
+from atypia.cohort import Cohort, Scan, open_cohort
 from atypia.detectors import Detector
 from atypia.detectors.zscore import ZScore, ZScoreSettings
 from atypia.runs.derivatives import BidsName
-from atypia.runs.predicting import predict_cohort
+from atypia.runs.predicting import predict_cohort, read_prediction
+from atypia.scoring.smooth import median_in_brain
 from atypia.volume import Volume
 from tests.phantoms import phantom, phantom_cohort
 
@@ -74,6 +75,25 @@ def test_a_planted_lesion_comes_back_within_half_a_voxel(tmp_path: Path) -> None
     assert labels[tuple(np.round(centre).astype(int))] > 0
     off = np.array(ndimage.center_of_mass(score * found)) - centre
     assert np.abs(off).max() <= 0.5, off
+    # Lesions are placed in the template as the highest score is: here, and on the working grid.
+    plan, prepared = detector._prepared(Scan.of(path), None)
+    deviation = median_in_brain(detector._score(prepared).score, prepared.brain.data, 3)
+    peaks = [np.unravel_index(values.argmax(), values.shape) for values in (score, deviation)]
+    native, working = (
+        volume.geometry.world(np.array([peak]))[0]
+        for volume, peak in zip((prepared.native_brain, prepared.image), peaks, strict=True)
+    )
+    moved = (plan.world_of(prepared) @ [*native, 1])[:3]
+    assert np.linalg.norm(moved - working) < 4
+    assert np.linalg.norm(native - working) > 8
+    lesions = json.loads((place / "scan.json").read_text())["lesions"]
+    for one in lesions:
+        expected = (plan.world_of(prepared) @ [*one["centre_mm"], 1])[:3]
+        assert one["template_mm"] == pytest.approx(expected, abs=1e-3)
+    read = read_prediction(place, Scan.of(path))
+    assert [list(lesion.template_mm or ()) for lesion in read.lesions] == [
+        one["template_mm"] for one in lesions
+    ]
 
 
 def bids_tree(root: Path) -> Cohort:

@@ -107,11 +107,12 @@ def demo(
         run = evaluate_output(results, test, cache=cache, progress=progress)
     found = {"cohort": test.name, **run.evaluation.to_json()}
     files.write_json(results / "evaluation.json", found)
-    from atypia.report import write_curves, write_montage, write_report
+    from atypia.report import write_curves, write_montage
+    from atypia.report.pages import write_pages
 
     write_curves(results)
-
-    page = write_report(results)
+    with progress_bar() as progress:
+        page = write_pages(results, workers=workers, progress=progress).page
     write_montage(results, results / "montage.png", count=len(LESIONS))
     print(tables(found))
     print(f"\nBaselines beside {METHOD}: {', '.join(load_baselines(model))}.")

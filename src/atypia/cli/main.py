@@ -24,7 +24,8 @@ COMMANDS = {
     "evaluate": ("atypia.cli.scoring:evaluate", "Compare with labels, beside the baselines."),
     "power": ("atypia.cli.power:power", "Plant lesions and tell which are found."),
     "benchmark": ("atypia.cli.comparing:benchmark", "Compare methods by a protocol."),
-    "report": ("atypia.cli.scoring:report", "Write the HTML page of a results folder."),
+    "report": ("atypia.cli.reporting:report", "Write the HTML pages of results or a training."),
+    "view": ("atypia.cli.viewing:view", "Look at results or a training in a browser."),
     "import-ifl": (
         "atypia.cli.importing:import_ifl",
         "Make a model of an experiment of the public IFL code.",

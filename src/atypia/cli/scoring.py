@@ -233,21 +233,3 @@ def evaluate(
         files.write_json(target / "evaluation.json", {"cohort": scans.name, **found})
         print(f"\n{target / 'evaluation.json'}")
     return list_failures(run.failures, len(scans))
-
-
-def report(results: Path, *, output: Output | None = None) -> int:
-    """Write one self-contained HTML page for a results folder.
-
-    Parameters
-    ----------
-    results
-        Folder that `atypia predict` wrote; figures of `atypia evaluate` are shown if they are
-        there.
-    output
-        The page; `report.html` in the results folder if unset.
-    """
-    from atypia.report import write_report
-
-    page = write_report(results, output)
-    print(page)
-    return 0

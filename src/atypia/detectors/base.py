@@ -10,7 +10,7 @@ import copy
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -42,7 +42,7 @@ from atypia.preprocessing import Plan, Prepared, prepare, prepare_all
 from atypia.progress import Progress, silent, track
 from atypia.scoring.reduce import top_mean
 from atypia.scoring.smooth import median_in_brain
-from atypia.volume import Array, Geometry, Volume
+from atypia.volume import MNI152_SPACE, Array, Geometry, Volume
 
 if TYPE_CHECKING:
     from torch import nn
@@ -264,7 +264,8 @@ class Detector(ABC):
             own_mask=_native_mask(plan, prepared, finding),
             details=finding.details,
         )
-        return apply_calibration(prediction, calibration or self.calibration)
+        judged = apply_calibration(prediction, calibration or self.calibration)
+        return _placed_in_template(judged, plan, prepared)
 
     def score_map(self, scan: Scan | Volume | str | Path) -> Volume:
         """Give the anomaly score of every voxel, on the scan's own grid."""
@@ -456,6 +457,18 @@ def _native_restoration(plan: Plan, prepared: Prepared, finding: Finding) -> Vol
     data = plan.restore_intensity(finding.restoration, prepared).astype(np.float32)
     native = plan.to_native(prepared.image.with_data(data), prepared)
     return native.with_data(np.where(prepared.native_brain.data, native.data, 0))
+
+
+def _placed_in_template(prediction: Prediction, plan: Plan, prepared: Prepared) -> Prediction:
+    """Tell where in the template the lesions lie, if the scan was registered to it."""
+    if prepared.image.space != MNI152_SPACE:
+        return prediction
+    world = plan.world_of(prepared)
+    lesions = []
+    for lesion in prediction.lesions:
+        x, y, z = (float(v) for v in (world @ [*lesion.centre_mm, 1.0])[:3])
+        lesions.append(replace(lesion, template_mm=(x, y, z)))
+    return replace(prediction, lesions=tuple(lesions))
 
 
 def _native_mask(plan: Plan, prepared: Prepared, finding: Finding) -> Volume | None:

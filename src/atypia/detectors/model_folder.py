@@ -46,7 +46,7 @@ def save_detector(detector: Detector, folder: str | Path) -> None:
         save_file(tensors, temporary)
         # safetensors makes its files private; whoever may enter the folder may read the weights.
         temporary.chmod(folder.stat().st_mode & 0o666)
-        weights_digest = files.sha256(temporary)
+        digest = files.sha256(temporary)
     files.write_json(folder / "plan.json", detector._fitted_plan().to_json())
     files.write_text(folder / "settings.toml", detector.settings.to_toml())
     save_calibration(detector, folder)
@@ -60,7 +60,7 @@ def save_detector(detector: Detector, folder: str | Path) -> None:
             "settings": detector.settings.to_json(),
             "trained_on": detector.trained_on,
             "numbers": numbers,
-            "weights_sha256": weights_digest,
+            "weights_sha256": digest,
         },
     )
 
@@ -105,6 +105,14 @@ def load_detector(folder: str | Path) -> Detector:
             )
         detector.calibration = calibration
     return detector
+
+
+def weights_digest(folder: str | Path) -> str | None:
+    """Give the digest of a model's weights, by which it can be known again; None if it is gone."""
+    try:
+        return str(_description(Path(folder))["weights_sha256"])
+    except (AtypiaError, KeyError):
+        return None
 
 
 def load_baselines(folder: str | Path) -> dict[str, Detector]:

@@ -22,7 +22,7 @@ from atypia.preprocessing.itk import LPS_FROM_RAS, to_itk
 from atypia.preprocessing.step import Parameters, State, Step
 from atypia.resampling import box_of, grid_around, resample
 from atypia.templates import mni152
-from atypia.volume import Volume
+from atypia.volume import ALIGNED_SPACE, MNI152_SPACE, Volume
 
 THINNEST_VOXELS = 4
 """Voxels of the registration's grid that a brain must span along each axis, as ITK asks."""
@@ -82,8 +82,8 @@ class Align(Step):
         """Move the scan into the template's world."""
         matrix = self.world(parameters)
         brain = state.require_brain()
-        # NIfTI's codes: 4 is MNI152, 2 is aligned to something else.
-        space = 4 if self.template == MNI152 and self.transform != "centre" else 2
+        registered = self.template == MNI152 and self.transform != "centre"
+        space = MNI152_SPACE if registered else ALIGNED_SPACE
         return State(
             replace(state.image, affine=matrix @ state.image.affine, space=space),
             replace(brain, affine=matrix @ brain.affine, space=space),

@@ -162,19 +162,22 @@ class Plan(Settings):
                 steps[place] = step.learnt(gathered)
         return type(self)(steps=tuple(steps))
 
+    def world_of(self, prepared: Prepared) -> NDArray[np.float64]:
+        """Give the 4x4 matrix that took the scan's world (mm, RAS+) to that of the working grid."""
+        world = np.eye(4)
+        for step, measured in zip(self.steps, prepared.parameters, strict=True):
+            world = step.world(measured) @ world
+        return world
+
     def to_native(self, volume: Volume, prepared: Prepared) -> Volume:
         """Bring a volume from the working grid back onto the scan's own grid.
 
         One interpolation, whatever the number of steps. Beyond the working field of view, and
         for scores outside the brain, the result is zero.
         """
-        world = np.eye(4)
-        for step, measured in zip(self.steps, prepared.parameters, strict=True):
-            world = step.world(measured) @ world
         native = prepared.native_brain
-        moved = Volume(
-            volume.data, np.linalg.inv(world) @ volume.affine, volume.kind, native.source
-        )
+        back = np.linalg.inv(self.world_of(prepared))
+        moved = Volume(volume.data, back @ volume.affine, volume.kind, native.source)
         result = resample(moved, native.geometry)
         data = result.data
         if volume.kind in ("score", "mask"):

@@ -5,11 +5,17 @@ from atypia.report.curves import write_curves
 from atypia.report.montage import write_montage
 from atypia.report.page import write_report
 from atypia.report.quality import write_quality_page
+from atypia.report.results import read_results
+from atypia.report.subject_page import write_subject_page
+from atypia.report.training_page import write_training_page
 
 __all__ = [
+    "read_results",
     "write_comparison",
     "write_curves",
     "write_montage",
     "write_quality_page",
     "write_report",
+    "write_subject_page",
+    "write_training_page",
 ]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
 from atypia import files
+from atypia.errors import AtypiaError
 from atypia.evaluation.ranking import RANK_COLUMNS
-from atypia.evaluation.table import Column, Row
+from atypia.evaluation.table import Column, Row, cell
 from atypia.report import charts
+from atypia.report.pictures import FOUND, OWN, TRUE, Pictures, ScoreScale, draw_scan
 from atypia.report.rendering import flat, template
 from atypia.report.tables import Table, evaluation_tables, precision_intervals, table_of
 
@@ -49,22 +52,64 @@ def write_comparison(folder: Path) -> Path:
     InputError
         `folder` holds no `benchmark.json`.
     """
+    page = Path(folder) / "index.html"
+    files.write_text(page, comparison_page(folder))
+    return page
+
+
+def comparison_page(folder: Path) -> str:
+    """Give the page of a comparison as text; see `write_comparison`."""
     found = files.read_json(Path(folder) / "benchmark.json")
     evaluation, ranks = found["evaluation"], found["ranks"]
     best = str(ranks[0]["method"]) if ranks else ""
     rows = precision_intervals(evaluation, best)
-    text = template("comparison.html.j2").render(
+    return template("comparison.html.j2").render(
         found=found,
         best=best,
         precision=charts.intervals(rows, "average precision") if rows else None,
         curves=_curves(found["curves"]),
+        examples=_examples(Path(folder) / "examples", found.get("examples", ())),
+        colours={"found": FOUND, "true": TRUE, "own": OWN},
         froc=_froc(evaluation.get("froc", ())),
         tables=[*_tables(ranks, found["comparisons"]), *evaluation_tables(evaluation)],
         settings=flat(found["protocol"]),
     )
-    page = Path(folder) / "index.html"
-    files.write_text(page, text)
-    return page
+
+
+@dataclass(frozen=True)
+class Example:
+    """One scan with pictures, or the reason why there are none."""
+
+    title: str
+    told: str
+    pictures: Pictures | None
+    problem: str = ""
+
+
+def _examples(folder: Path, chosen: Sequence[Mapping[str, Any]]) -> dict[str, list[Example]]:
+    """Draw what the method of the best mean rank found, by condition."""
+    described = []
+    for one in chosen:
+        try:
+            described.append((one, files.read_json(folder / one["place"] / "scan.json"), ""))
+        except AtypiaError as error:
+            described.append((one, {}, str(error)))
+    there = [description for _, description, _ in described if description]
+    levels = [d["threshold"]["value"] for d in there if d["threshold"] is not None]
+    scale = ScoreScale.of(levels[0] if levels else None, [d["score"] for d in there])
+    shown: dict[str, list[Example]] = {}
+    for one, description, problem in described:
+        pictures = None
+        try:
+            if description:
+                place = folder / one["place"]
+                pictures = draw_scan(one["scan"], place, description, scale)
+        except AtypiaError as error:
+            problem = str(error)
+        told = ", ".join(f"{k} {cell(one[k])}" for k in ("ap", "dice") if one[k] is not None)
+        title = f"{one['which']}: {one['scan']}"
+        shown.setdefault(one["condition"], []).append(Example(title, told, pictures, problem))
+    return shown
 
 
 def _tables(ranks: Sequence[Row], comparisons: Sequence[Row]) -> list[Table]:

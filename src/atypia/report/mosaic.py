@@ -13,8 +13,8 @@ from atypia.preprocessing import Prepared
 from atypia.preprocessing.prepare import load_prepared
 from atypia.report.pictures import FOUND, TRUE
 from atypia.report.slices import VIEWS, View
-from atypia.runs.quality import MNI152_SPACE, template_brain
-from atypia.volume import Array, Volume
+from atypia.runs.quality import template_brain
+from atypia.volume import MNI152_SPACE, Array, Volume
 
 CUTS = ((0, 0.3), (0, 0.5), (0, 0.7), (1, 0.5), (2, 0.4))
 """Which of `VIEWS`, and where through the extent of the brain; not between its halves."""

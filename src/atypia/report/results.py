@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from atypia import files
 from atypia.errors import AtypiaError, InputError
+from atypia.progress import Progress, silent, track
 
 REQUIRED = frozenset(
     {"id", "condition", "image", "lesion_mask", "brain_ml", "score", "p_value", "threshold"}
@@ -31,7 +32,7 @@ class Entry:
     place
         Folder of its volumes.
     description
-        Its `scan.json`; empty when the scan failed.
+        Its `scan.json`, or what was kept of it; empty when the scan failed.
     evaluated
         The run's own row of the evaluation; empty without one.
     problem
@@ -85,8 +86,20 @@ class Results:
         return {name: tuple(e for e in self.done if e.condition == name) for name in names}
 
 
-def read_results(folder: Path) -> Results:
+def read_results(
+    folder: Path,
+    *,
+    keep: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+    progress: Progress = silent,
+) -> Results:
     """Read a results folder.
+
+    Parameters
+    ----------
+    folder
+        That `atypia predict` wrote.
+    keep
+        Gives what of a `scan.json` is needed; thousands of them fill the memory.
 
     Raises
     ------
@@ -106,7 +119,10 @@ def read_results(folder: Path) -> Results:
         for row in (evaluation or {"scans": ()})["scans"]
         if row["method"] == run["method"]
     }
-    entries = [_entry(folder, item, rows.get(item["id"], {})) for item in run["items"]]
+    entries = [
+        _entry(folder, item, rows.get(item["id"], {}), keep)
+        for item in track(run["items"], "results", progress)
+    ]
     done = [entry for entry in entries if entry.problem is None]
     order = {name: i for i, name in enumerate(dict.fromkeys(e.condition for e in done))}
     order |= {name: len(order) + i for i, name in enumerate(LAST) if name in order}
@@ -129,7 +145,12 @@ def _evaluation(path: Path) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
     return evaluation, ()
 
 
-def _entry(folder: Path, item: Mapping[str, Any], evaluated: Mapping[str, Any]) -> Entry:
+def _entry(
+    folder: Path,
+    item: Mapping[str, Any],
+    evaluated: Mapping[str, Any],
+    keep: Callable[[dict[str, Any]], dict[str, Any]],
+) -> Entry:
     # Read one by one and not through `finished_scans`: a damaged scan.json must not hide the
     # scans after it, and a folder may hold scans of an earlier run that run.json does not list.
     name = str(item["id"])
@@ -142,7 +163,9 @@ def _entry(folder: Path, item: Mapping[str, Any], evaluated: Mapping[str, Any]) 
             missing = REQUIRED - description.keys()
             if missing:
                 problem = f"scan.json lacks {', '.join(sorted(missing))}"
-        except (AtypiaError, AttributeError) as error:
+            else:
+                description = keep(description)
+        except (AtypiaError, AttributeError, TypeError) as error:
             problem = str(error)
     condition = evaluated.get("condition") or description.get("condition") or "unknown"
     return Entry(name, str(condition), place, description, evaluated, problem)

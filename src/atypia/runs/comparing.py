@@ -28,10 +28,13 @@ from atypia.evaluation.table import markdown
 from atypia.preprocessing import Failure
 from atypia.progress import Progress, silent
 from atypia.registry import METHODS, detector_class
+from atypia.runs.comparison_examples import chosen_examples, write_examples
 from atypia.runs.evaluating import evaluate_detectors
 from atypia.runs.fitting import calibrate_model, fit_model
 from atypia.runs.protocol import Combination, Parts, Protocol
 
+EXAMPLES = "examples"
+"""In the folder of a comparison: what the method of the best mean rank finds in a few scans."""
 CALIBRATED = "calibrated.json"
 """In a model folder of a comparison: what its calibration was made of."""
 
@@ -87,6 +90,7 @@ def compare_methods(
     _refuse_leakage(folds)
     whole: Evaluation | None = None
     failures: dict[str, Failure] = {}
+    tested: dict[str, tuple[Scan, dict[str, Path]]] = {}
     for number, parts in enumerate(folds):
         place = folder / f"fold-{number}"
         detectors = {
@@ -106,6 +110,11 @@ def compare_methods(
             detectors, parts["test"], place, cache, progress, labelled, protocol.froc
         )
         failures |= {failure.scan.id: failure for failure in failed}
+        models = {
+            name: _model_folder(place, name, d.trained_on["identity"])
+            for name, d in detectors.items()
+        }
+        tested |= {scan.id: (scan, models) for scan in parts["test"]}
         if whole is None:
             whole = found
         else:
@@ -113,6 +122,14 @@ def compare_methods(
     assert whole is not None
     evaluation = whole.to_json()
     ranks = rank_rows(evaluation["lesions"])
+    best = str(ranks[0]["method"]).removesuffix(" *") if ranks else ""
+    examples = write_examples(
+        chosen_examples(whole.scans, best),
+        {name: scan for name, (scan, _) in tested.items()},
+        lambda name: load_detector(tested[name][1][best]),
+        folder / EXAMPLES,
+        folder / "prepared",
+    )
     results = {
         "protocol": protocol.to_json(),
         "atypia": __version__,
@@ -122,7 +139,8 @@ def compare_methods(
         "failed": list(failures),
         "evaluation": evaluation,
         "ranks": ranks,
-        "comparisons": _comparisons(whole, ranks),
+        "comparisons": comparison_rows(whole.scans, best, whole.marked) if best else [],
+        "examples": examples,
         "curves": whole.precision_recall_rows(),
     }
     files.write_json(folder / "benchmark.json", results)
@@ -159,7 +177,7 @@ def _ready(
     cache = place.parent / "prepared"
     # Other scans or settings are another identity, and so another folder: none is ever in the way.
     identity = detector_class(method)(settings).identity_of(parts["train"])
-    model = place / "models" / f"{name.replace(' ', '-')}-{identity[:8]}"
+    model = _model_folder(place, name, identity)
     fitted = _finished(model, identity) or fit_model(
         method,
         settings,
@@ -215,12 +233,16 @@ def _combined(
     halves = split(parts["calibration"], {"scale": 0.5, "calibration": 0.5}, protocol.seed)
     members = {name: detectors[name] for name in team.members}
     identity = Ensemble.identity_of_members(members, halves["scale"], team.how)
-    model = place / "models" / f"{team.name.replace(' ', '-')}-{identity[:8]}"
+    model = _model_folder(place, team.name, identity)
     fitted = _finished(model, identity)
     if fitted is None:
         fitted = Ensemble.of(members, halves["scale"], how=team.how, cache=cache, progress=progress)
         save_detector(fitted, model)
     return _calibrated(protocol, fitted, model, halves["calibration"], cache, progress)
+
+
+def _model_folder(place: Path, name: str, identity: str) -> Path:
+    return place / "models" / f"{name.replace(' ', '-')}-{identity[:8]}"
 
 
 def _finished(model: Path, identity: str) -> Detector | None:
@@ -292,14 +314,6 @@ def _evaluated(
     if not run.failures:
         save_evaluation(run.evaluation, stored)
     return run.evaluation, run.failures
-
-
-def _comparisons(whole: Evaluation, ranks: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Compare the method of the best mean rank with every other one."""
-    if not ranks:
-        return []
-    best = str(ranks[0]["method"]).removesuffix(" *")
-    return comparison_rows(whole.scans, best, whole.marked)
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:

@@ -27,6 +27,7 @@ from atypia import __version__, files, io
 from atypia.calibration import Threshold
 from atypia.cohort.scan import METADATA, Cohort, Labels, Scan
 from atypia.detectors.base import Detector
+from atypia.detectors.model_folder import weights_digest
 from atypia.detectors.prediction import Prediction
 from atypia.errors import AtypiaError, OutputError
 from atypia.preprocessing import Failure, prepare_all
@@ -137,10 +138,7 @@ def read_prediction(place: Path, scan: Scan) -> Prediction:
         p_value=description["p_value"],
         p_value_among=description.get("p_value_among"),
         p_value_extrapolated=description.get("p_value_extrapolated", False),
-        lesions=tuple(
-            Lesion(**{**lesion, "centre_mm": tuple(lesion["centre_mm"])})
-            for lesion in description["lesions"]
-        ),
+        lesions=tuple(Lesion.from_json(lesion) for lesion in description["lesions"]),
         **volumes,
     )
 
@@ -210,6 +208,7 @@ def _run(
         "method": detector.method,
         "model": model,
         "detector": detector.digest(),
+        "weights_sha256": weights_digest(model) if model else None,
         "settings": detector.settings.to_json(),
         "trained_on": {k: v for k, v in detector.trained_on.items() if k != "people"},
         "calibration": None

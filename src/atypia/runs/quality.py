@@ -16,7 +16,7 @@ import numpy as np
 from atypia.preprocessing import Prepared
 from atypia.resampling import resample
 from atypia.templates import mni152
-from atypia.volume import Array, Geometry
+from atypia.volume import MNI152_SPACE, Array, Geometry
 
 QUALITY_FORMAT = 1
 LEVELS = np.linspace(0, 1, 201)
@@ -24,8 +24,6 @@ LEVELS = np.linspace(0, 1, 201)
 STRANGE = 3.5
 FEWEST = 5
 """In a smaller cohort nothing can be called strange."""
-MNI152_SPACE = 4
-"""NIfTI's code of the template's space."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,6 +30,8 @@ class Lesion:
         Share of healthy scans with a component at least as large; None without a calibration.
     extrapolated
         The p-value comes from a fitted tail: no healthy scan has so large a component.
+    template_mm
+        Its centre in the template, MNI152 world mm; None where the scan was not registered to it.
     """
 
     size_mm3: float
@@ -37,10 +40,19 @@ class Lesion:
     centre_mm: tuple[float, float, float]
     p_value: float | None = None
     extrapolated: bool = False
+    template_mm: tuple[float, float, float] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Give the values by name."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Lesion:
+        """Make a lesion of what `to_json` gave."""
+        told: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
+        return cls(**told)
 
 
 def lesions_of(mask: Volume, score: Volume, smallest_mm3: float = 0.0) -> tuple[Lesion, ...]:

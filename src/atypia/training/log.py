@@ -10,6 +10,9 @@ from typing import Any, Self, TextIO
 from atypia import files
 from atypia.errors import MissingDependencyError
 
+DESCRIPTION = "training.json"
+"""Beside the log of an unfinished run: how far it is to go."""
+
 
 class TrainingLog:
     """Write `training.jsonl`; after a resume, lines of steps that are done again are dropped.
@@ -50,6 +53,11 @@ class TrainingLog:
             self.file.close()
         if self.events is not None:
             self.events.close()
+
+    def describe(self, **facts: Any) -> None:
+        """Write `training.json`, for whoever looks at the run before it is finished."""
+        if self.path is not None:
+            files.write_json(self.path.with_name(DESCRIPTION), facts)
 
     def record(self, step: int, **values: float | None) -> None:
         """Write one line; values that are None are left out."""

@@ -152,6 +152,8 @@ def train(
         )
     snapshot_every = None if settings.snapshot_epochs is None else settings.snapshot_epochs * epoch
     log = TrainingLog(folder if fabric.is_global_zero else None, state.step, settings.tensorboard)
+    asked = {"steps": steps, "scans": count, "settings": settings.to_json()}
+    log.describe(began_at_step=state.step, began_at=time.time(), **asked)
     with log:
         for step in range(state.step, steps):
             if state.exhausted(settings.patience):

@@ -1,0 +1,53 @@
+"""`atypia view`: look at results, comparisons, prepared scans and trainings in a browser."""
+
+from __future__ import annotations
+
+import os
+import sys
+import webbrowser
+from pathlib import Path
+
+from atypia.cli.shared import progress_bar
+from atypia.report.samples import samples_of
+from atypia.report.serving import address_of, serve
+from atypia.report.site import require_viewable
+
+
+def view(place: Path, *, port: int = 0, browser: bool = True, scan: Path | None = None) -> int:
+    """Show the pages of a folder, made anew when asked for, to browsers of this machine.
+
+    Parameters
+    ----------
+    place
+        A folder that `atypia predict`, `benchmark`, `prepare` or `fit` wrote (a fit may still be
+        running), or one that holds several of these.
+    port
+        Of 127.0.0.1; 0 for any that is free.
+    browser
+        Open the page in a browser, where there is a screen.
+    scan
+        For a finished model: an image, or a cohort whose first scan is taken; each snapshot
+        (`--training.snapshot-epochs`) restores it, and the page shows how that went.
+    """
+    require_viewable(place)
+    samples = None
+    if scan is not None:
+        with progress_bar() as progress:
+            samples = samples_of(place, scan, progress=progress)
+    with serve(place, port, samples=samples) as server:
+        url = address_of(server)
+        print(f"{url}  (Ctrl-C ends it)", flush=True)
+        if browser and _has_screen():
+            webbrowser.open(url)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print()
+    return 0
+
+
+def _has_screen() -> bool:
+    # Without one a browser of the terminal would open, and take the terminal.
+    if sys.platform in ("darwin", "win32"):
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
