@@ -86,6 +86,11 @@ def test_tags_are_balanced_ids_unique_and_controls_named(page):
     assert found.of("canvas")[0]["aria-label"]
 
 
+def test_the_viewer_comes_with_its_licence(page, untouched):
+    assert "Copyright (c) 2021, Niivue" in page
+    assert "Niivue" not in subject_page(untouched, "tumour-1", static=True)
+
+
 def test_the_page_stands_beside_the_scans_volumes(results, tmp_path):
     place = write_subject_page(results, "tumour-1")
     assert place == results / "scans" / "tumour-1" / "index.html"

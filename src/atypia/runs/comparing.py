@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -133,7 +134,7 @@ def compare_methods(
     results = {
         "protocol": protocol.to_json(),
         "atypia": __version__,
-        "machine": platform.processor() or platform.machine(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "seconds": round(time.monotonic() - started, 1),
         "scans": [{name: len(cohort) for name, cohort in parts.items()} for parts in folds],
         "failed": list(failures),
@@ -344,4 +345,10 @@ def _page(protocol: Protocol, results: dict[str, Any]) -> str:
         parts.append("## Ranks\n\n" + markdown(results["ranks"], RANK_COLUMNS))
     if results["failed"]:
         parts.append(f"Left out, because they could not be read: {', '.join(results['failed'])}.")
+    scans = " and ".join(
+        ", ".join(f"{count} {name}" for name, count in fold.items()) for fold in results["scans"]
+    )
+    parts.append(
+        f"Scans: {scans}. Seed {protocol.seed}. atypia {results['atypia']}, {results['machine']}."
+    )
     return "\n\n".join(parts) + "\n"
