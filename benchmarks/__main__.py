@@ -32,6 +32,7 @@ BENCHMARKS = {
     "preprocessing": "benchmarks.preprocessing",
     "real_t1": "benchmarks.real_t1",
     "restorations": "benchmarks.restorations",
+    "screenshots": "benchmarks.screenshots",
     "simplex": "benchmarks.simplex",
     "simulation": "benchmarks.simulation",
     "spark": "benchmarks.spark",

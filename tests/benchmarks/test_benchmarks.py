@@ -38,7 +38,7 @@ def test_unknown_name_is_one_line_with_the_known_ones() -> None:
     known = (
         "artefacts, coreset, diffusion, implicit_field, implicit_field_lesions, imports, "
         "lesions, mahalanobis, mask_refinement, metrics, patch_features, patch_score_map, "
-        "preprocessing, real_t1, restorations, simplex, simulation, spark"
+        "preprocessing, real_t1, restorations, screenshots, simplex, simulation, spark"
     )
     assert known in done.stderr
 

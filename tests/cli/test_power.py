@@ -62,6 +62,20 @@ def test_the_command_writes_and_prints_and_goes_on_past_a_bad_scan(
     assert list(again["failed"]) == ["bad"]
 
 
+def test_no_report_is_written_when_every_scan_fails(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "one.nii.gz").write_bytes(b"nothing")
+    out = tmp_path / "out"
+    assert code_of(model, tmp_path / "bad", "-o", out, "--diameter-mm", 12) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "1 of 1 scans failed:\n  one: " in said.err
+    assert "no report was written" in said.err
+    assert not list(tmp_path.glob("out/power.*"))
+
+
 def test_an_uncalibrated_model_is_an_error(
     model: Path, healthy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

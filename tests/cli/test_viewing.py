@@ -13,6 +13,7 @@ import pytest
 
 from atypia.cli import main, viewing
 from tests.cli.test_errors import failing
+from tests.report.conftest import write_run, write_scan
 from tests.report.test_training_page import write_model, write_unfinished
 
 
@@ -61,6 +62,27 @@ def test_a_browser_is_opened_only_where_there_is_a_screen(
     assert opened == []
     assert main.run(["view", str(tmp_path / "m")]) == 0
     assert opened[0].startswith("http://127.0.0.1:")
+
+
+def test_results_are_drawn_before_the_page_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan, _ = write_scan(tmp_path / "out", "healthy-1", "healthy", lesion=False)
+    write_run(tmp_path / "out", [scan.id])
+    thumbnail = tmp_path / "out" / "scans" / scan.id / "thumbnail.webp"
+
+    def interrupted(*_: object) -> None:
+        assert thumbnail.exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("socketserver.BaseServer.serve_forever", interrupted)
+    command = ["view", str(tmp_path / "out"), "--no-browser", "--workers", "1"]
+    assert main.run(command) == 0
+    assert capsys.readouterr().err == ""
+    # Results that cannot be shown have pages beside them that can.
+    (tmp_path / "out" / "run.json").write_text("{}")
+    assert main.run(command) == 0
+    assert "was not written by this version" in capsys.readouterr().err
 
 
 def test_mistakes_are_one_line_with_a_remedy(

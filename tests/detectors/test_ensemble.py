@@ -15,9 +15,8 @@ import pytest
 from atypia.cohort import Cohort, Scan
 from atypia.detectors import Detector, TrainingSet, load_detector, save_detector
 from atypia.detectors import ensemble as module
-from atypia.detectors.ensemble import Ensemble
+from atypia.detectors.ensemble import Ensemble, _divided_by_person
 from atypia.detectors.members import EnsembleSettings
-from atypia.detectors.training_scans import divided
 from atypia.detectors.zscore import ZScore, ZScoreSettings
 from atypia.errors import AtypiaError, LeakageError, ModelError, NotFittedError, SettingsError
 from atypia.preprocessing import Prepared, prepare
@@ -154,7 +153,7 @@ def test_members_never_see_who_is_held_out(monkeypatch: pytest.MonkeyPatch) -> N
     def people(given: list[Prepared]) -> set[int]:
         return {sums.index(float(p.image.data.sum())) // 2 for p in given}
 
-    # 2 of 8 scans are held out, and with them the other scans of their people.
+    # One of four people is held out, with all scans of theirs.
     assert people(seen).isdisjoint(people(learnt))
     assert people(seen) | people(learnt) == set(range(4))
     assert len(learnt) % 2 == 0
@@ -165,7 +164,8 @@ def test_a_fit_is_its_members_fits_on_the_scans_that_are_left() -> None:
     ensemble = unfitted("zscore", "prior_residual").fit(phantom_cohort(TRAIN))
     plan = ensemble._fitted_plan()
     prepared = [prepare(scan, plan) for scan in phantom_cohort(TRAIN)]
-    learning, held_out = divided(prepared, 0.2, 0)
+    who = [scan.person for scan in phantom_cohort(TRAIN)]
+    learning, held_out = _divided_by_person(prepared, who, 0.2, 0)
     assert len(held_out) == 1
     member = ZScore(ZScoreSettings.tiny())
     member._fit(TrainingSet(learning, plan.grid))
@@ -397,3 +397,19 @@ def test_an_interrupted_fit_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert resumed.trained_on == whole.trained_on
     scan: Scan = phantom_scan(74, lesion=True)
     np.testing.assert_array_equal(resumed.score_map(scan).data, whole.score_map(scan).data)
+
+
+@pytest.mark.parametrize(("people", "visits"), [(20, 1), (40, 3), (10, 10), (5, 20), (1, 3)])
+def test_a_share_of_the_people_is_held_out_however_often_they_came(
+    people: int, visits: int
+) -> None:
+    who = [f"p{i}" for i in range(people) for _ in range(visits)]
+    scans: list[Any] = [(name, visit) for visit, name in enumerate(who)]
+    learning, held_out = _divided_by_person(scans, who, 0.2, seed=0)
+    sides = [{name for name, _ in part} for part in (learning, held_out)]
+    if people == 1:
+        assert learning == held_out == scans
+    else:
+        assert not sides[0] & sides[1]
+        assert len(sides[1]) == round(0.2 * people)
+        assert len(learning) + len(held_out) == len(scans)

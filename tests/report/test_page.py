@@ -158,6 +158,21 @@ def test_a_damaged_evaluation_is_reported(results):
     assert "cannot be read as JSON" in text
 
 
+@pytest.mark.parametrize("change", ["score", "threshold"])
+def test_an_evaluation_of_other_results_is_not_shown(results, change):
+    place = results / "scans" / "tumour-1" / "scan.json"
+    description = files.read_json(place)
+    if change == "score":
+        description["score"] += 1
+    else:
+        description["threshold"]["value"] *= 2
+    files.write_json(place, description)
+    text = shown(results)
+    assert "belongs to other results" in text
+    assert "Lesions, voxel by voxel" not in text
+    assert "Dice" not in text
+
+
 @pytest.mark.parametrize("name", ["score_map.nii.gz", "mask.nii.gz", "brain_mask.nii.gz"])
 def test_a_broken_volume_costs_only_its_own_pictures(results, name):
     (results / "scans" / "tumour-1" / name).write_bytes(b"no image")

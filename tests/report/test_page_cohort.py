@@ -10,7 +10,6 @@ from atypia.report import write_report
 from atypia.report.cohort_table import FIRST_ROWS, artefacts_of, cohort_table, page_link, ranked
 from atypia.report.distributions import MOST_GROUPS, by_group, distributions
 from atypia.report.drift_note import drift_note
-from atypia.report.privacy import file_name, setting_without_folders, without_folders
 from atypia.report.results import Entry, Results, read_results
 from tests.report.conftest import write_run
 
@@ -183,33 +182,6 @@ def test_many_scans_are_drawn_as_a_box_and_many_groups_are_cut():
     assert by_site.title == "Scores by site; 3 more groups with lower medians are not drawn"
 
 
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("/home/Jane Doe/scan 1.nii: no such file", "scan 1.nii: no such file"),
-        ("data/Jane Doe/a.nii: lies beside /x/Jane Doe/b.nii.", "a.nii: lies beside b.nii."),
-        ("/a/b.nii and /c/Jane Doe/d.nii differ", "b.nii and d.nii differ"),
-        (r"C:\Users\Jane Doe\a.nii: broken", "a.nii: broken"),
-        (r"\\server\Jane\a.nii", "a.nii"),
-        ("~/Jane/a.nii is gone", "a.nii is gone"),
-        ("file:///Jane/a.nii is gone", "a.nii is gone"),
-        ("see '/Jane Doe/a.nii' (or \"/Jane/b.nii\")", "see 'a.nii' (or \"b.nii\")"),
-        ("reads Jane/a.nii twice", "reads a.nii twice"),
-        ("sub-1: 3 of 4 and/or none, 5 mm/s. Check it.", "sub-1: 3 of 4 and/or none, 5 mm/s. "
-         "Check it."),
-    ],
-)  # fmt: skip
-def test_paths_in_texts_lose_their_folders(text, told):
-    assert without_folders(text) == told
-
-
-def test_settings_and_names_lose_their_folders():
-    assert file_name("/models/Jane Doe/zscore/") == "zscore"
-    assert file_name(r"D:\Jane\zscore") == "zscore"
-    assert setting_without_folders("/Jane Doe/a, b, Jane/c") == "a, b, c"
-    assert setting_without_folders("0.5") == "0.5"
-
-
 def test_no_folder_is_told_by_the_page(results):
     secret = "/data/Jane Doe 1970-01-01"
     for name in ("tumour-1", "stroke-1"):
@@ -244,8 +216,8 @@ def test_what_is_not_needed_of_thousands_of_scans_is_not_kept(results):
     steps = []
     found = read_results(
         results,
-        keep=lambda told: {"score": told["score"]},
+        keep=lambda told: {name: told[name] for name in ("score", "threshold")},
         progress=lambda task, done, total, note="": steps.append((task, done, total)),
     )
-    assert [set(entry.description) for entry in found.done] == [{"score"}] * 3
+    assert [set(entry.description) for entry in found.done] == [{"score", "threshold"}] * 3
     assert steps == [("results", i, 4) for i in range(5)]

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import http.client
+import importlib
 import json
 import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from atypia import files
 from atypia.errors import InputError, SettingsError
 from atypia.report import site as site_module
+from atypia.report.results import Results
 from atypia.report.serving import serve
-from atypia.report.site import POLICY, kind_of, places_in
+from atypia.report.site import POLICY, Site
+from atypia.report.viewable import kind_of, places_in
 from tests.report.test_page import parsed
 from tests.report.test_training_page import log_line, write_model, write_unfinished
 
@@ -111,8 +115,8 @@ def test_a_subject_page_is_made_when_asked_for(
     folder, client = site
     asked = []
 
-    def stand_in(results: Path, scan: str) -> str:
-        asked.append((results, scan))
+    def stand_in(results: Results, scan: str) -> str:
+        asked.append((results.folder, scan))
         return f"<main>{scan}</main>"
 
     monkeypatch.setattr("atypia.report.subject_page.subject_page", stand_in)
@@ -277,24 +281,140 @@ def test_the_page_of_a_running_training_follows_its_log(tmp_path: Path) -> None:
         assert 'http-equiv="refresh"' not in client.page("/")
 
 
-def test_a_page_is_kept_until_its_files_change(
+def counted(monkeypatch: pytest.MonkeyPatch, module: str, name: str) -> list[object]:
+    """Count the calls of a function."""
+    calls: list[object] = []
+    real = getattr(importlib.import_module(module), name)
+
+    def counting(*arguments: object, **named: object) -> object:
+        calls.append(arguments)
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(f"{module}.{name}", counting)
+    return calls
+
+
+def test_pages_are_kept_beside_each_other_until_their_files_change(
     results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = []
+    without_thumbnails(results)
+    made = counted(monkeypatch, "atypia.report.site", "report_page")
+    read = counted(monkeypatch, "atypia.report.site", "read_results")
+    subjects: list[str] = []
 
-    def cohort_page(folder: Path) -> str:
-        made.append(folder)
+    def subject_page(found: Results, scan: str) -> str:
+        (entry,) = [entry for entry in found.done if entry.id == scan]
+        assert entry.description["details"]  # all of it is there
+        subjects.append(scan)
         return "<main></main>"
 
-    monkeypatch.setattr(site_module, "_cohort_page", cohort_page)
+    monkeypatch.setattr("atypia.report.subject_page.subject_page", subject_page)
     with serving_of(results) as client:
-        client.page("/")
-        client.page("/")
-        assert len(made) == 1
+        for _ in range(2):
+            client.page("/")
+            for scan in ("tumour-1", "stroke-1"):
+                client.page(f"/scans/{scan}/")
+        assert list((results / "scans").glob("*/thumbnail.webp"))  # and yet no file has changed
+        assert (len(made), subjects, len(read)) == (1, ["tumour-1", "stroke-1"], 1)
         run = json.loads((results / "run.json").read_text())
         files.write_json(results / "run.json", run | {"python": "3.99"})
         client.page("/")
-        assert len(made) == 2
+        client.page("/scans/stroke-1/")
+        assert (len(made), subjects[2:], len(read)) == (2, ["stroke-1"], 2)
+
+
+def without_thumbnails(results: Path) -> None:
+    """Remove those that a page of another test has left in what was copied."""
+    for path in results.glob("scans/*/thumbnail.webp"):
+        path.unlink()
+
+
+def test_a_page_on_demand_draws_few_thumbnails_and_a_prepared_one_all(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_thumbnails(results)
+    monkeypatch.setattr(site_module, "MOST_DRAWN", 1)
+    place = Site(results)
+    assert "2 scans have no thumbnail" in place.answer("/").text
+    assert "not drawn yet" in place.answer("/").text
+    assert len(list(results.glob("scans/*/thumbnail.webp"))) == 1
+    told: list[tuple[str, int, int]] = []
+    place = Site(results)
+    place.prepare(progress=lambda task, done, total, note="": told.append((task, done, total)))
+    assert ("thumbnails", 3, 3) in told
+    assert len(list(results.glob("scans/*/thumbnail.webp"))) == 3
+    made = counted(monkeypatch, "atypia.report.site", "report_page")
+    assert "not drawn" not in place.answer("/").text
+    assert made == []
+
+
+def test_a_folder_of_several_is_not_prepared(results: Path) -> None:
+    without_thumbnails(results)
+    Site(results.parent).prepare()
+    assert not list(results.glob("scans/*/thumbnail.webp"))
+
+
+def test_pages_that_were_written_lead_to_those_that_work(results: Path, tmp_path: Path) -> None:
+    """As files they would get the policy of files, which lets no script run."""
+    root = results.parent
+    (results / "report.html").write_text("<script>1</script>")
+    (results / "scans" / "tumour-1" / "index.html").write_text("old")
+    write_model(root / "models" / "mäßig 1")
+    (root / "models" / "mäßig 1" / "training.html").write_text("<script>1</script>")
+    for name, mark, page in (
+        ("compared", "benchmark.json", "index.html"),
+        ("prepared", "prepare.json", "quality.html"),
+    ):
+        (root / name).mkdir()
+        (root / name / mark).write_text("{}")
+        (root / name / page).write_text("<script>1</script>")
+    out = results.name
+    with serving_of(root) as client:
+        for address, target in (
+            (f"/{out}/report.html", f"/{out}/"),
+            ("/models/m%C3%A4%C3%9Fig%201/training.html", "/models/m%C3%A4%C3%9Fig%201/"),
+            ("/compared/index.html", "/compared/"),
+            ("/prepared/quality.html", "/prepared/"),
+        ):
+            status, headers, _ = client.ask(address)
+            assert (status, headers.get("Location")) == (302, target)
+        _, headers, _ = client.ask(f"/{out}/")
+        assert "script-src" in headers["Content-Security-Policy"]
+        _, headers, body = client.ask(f"/{out}/scans/tumour-1/index.html")
+        assert body != b"old"
+        assert "script-src" in headers["Content-Security-Policy"]
+
+
+def test_no_page_about_a_problem_tells_a_folder(tmp_path: Path) -> None:
+    place = tmp_path / "O'Brien, Jane" / "prepared"
+    files.write_json(place / "prepare.json", {"items": []})
+    with serving_of(place) as client:
+        status, _, body = client.ask("/")
+    assert status == 500
+    assert "prepared: holds no quality.html" in body.decode()
+    for word in ("Brien", "Jane", str(tmp_path.parent)):
+        assert word not in body.decode()
+
+
+def test_a_file_that_is_replaced_while_it_is_sent_is_sent_whole(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (results / "run.json").read_bytes()
+    real = Path.open
+
+    def replaced(self: Path, *arguments: Any, **named: Any) -> Any:
+        stream = real(self, *arguments, **named)
+        if self.name == "run.json" and arguments == ("rb",):
+            monkeypatch.setattr(Path, "open", real)
+            files.write_text(results / "run.json", "{}")
+        return stream
+
+    with serving_of(results) as client:
+        monkeypatch.setattr(Path, "open", replaced)
+        status, headers, body = client.ask("/run.json")
+    assert (status, body) == (200, before)
+    assert int(headers["Content-Length"]) == len(before)
+    assert (results / "run.json").read_text() == "{}"
 
 
 def test_prepared_scans_show_their_page_or_say_what_to_do(tmp_path: Path) -> None:

@@ -174,6 +174,47 @@ def test_examples_are_chosen_by_rule(compared: tuple[Path, dict[str, Any]]) -> N
     assert "No pictures" not in write_comparison(folder).read_text()
 
 
+def test_with_folds_an_example_is_of_the_fold_that_gave_its_figures(tmp_path: Path) -> None:
+    changes = [
+        ('[[train]]\nsimulate = { spacing_mm = 6.0 }\ncount = 3\n', ""),
+        ('[[calibration]]\nsimulate = { spacing_mm = 6.0 }\nfirst = 5000\ncount = 4\n',
+         '[[healthy]]\nsimulate = { spacing_mm = 6.0 }\ncount = 8\n'),
+        ("summary =", "folds = 2\ncalibration_share = 0.5\nsummary ="),
+        ('artefacts = ["spike", "gaussian_noise"]', ""),
+        ("first = 9000\ncount = 2\n\n\n", "first = 9100\ncount = 1\n\n"),
+    ]  # fmt: skip
+    results = compare_methods(protocol(tmp_path, *changes), tmp_path, workers=1).results
+    best = results["ranks"][0]["method"].removesuffix(" *")
+    for one in results["examples"]:
+        rows = [r for r in results["evaluation"]["scans"]
+                if (r["scan"], r["method"]) == (one["scan"], best)]  # fmt: skip
+        assert len({r["threshold"] for r in rows}) == 2
+        shown = json.loads((tmp_path / "examples" / one["place"] / "scan.json").read_text())
+        assert shown["threshold"]["value"] == rows[0]["threshold"]
+        assert (one["ap"], one["dice"]) == (rows[0]["ap"], rows[0]["dice"])
+
+
+def test_an_ensemble_is_told_how_every_method_scores(
+    compared: tuple[Path, dict[str, Any]],
+) -> None:
+    folder, _ = compared
+    told = ('align = "none" }', 'align = "none", median_size = 1, top_share = 0.05 }')
+    compare_methods(protocol(folder, told), folder, workers=1)
+    models = [load_detector(place) for place in (folder / "fold-0" / "models").glob("both-*")]
+    assert sorted((m.settings.median_size, m.settings.top_share) for m in models) == [
+        (1, 0.05), (3, 0.01)
+    ]  # fmt: skip
+
+
+def test_an_ensemble_needs_somebody_to_calibrate_it(
+    compared: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("atypia.runs.comparing._ready", None)
+    few = protocol(compared[0], ("first = 5000\ncount = 4", "first = 5000\ncount = 1"))
+    with pytest.raises(SettingsError, match="ensemble both.*two calibrating people"):
+        compare_methods(few, compared[0], workers=1)
+
+
 @pytest.mark.parametrize(
     ("first", "sides"),
     [(1, "validation cohort.*training"), (5001, "validation.*calibration"), (10001, "test.*valid")],

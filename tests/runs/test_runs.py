@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +128,32 @@ def test_training_subjects_may_not_be_tested(model: Path) -> None:
     for subject, used in ((2, "training"), (21, "calibrating")):
         with pytest.raises(LeakageError, match=used):
             evaluate_detectors({"zscore": detector}, Cohort((phantom_scan(subject),), "leak"))
+
+
+def test_results_of_training_subjects_may_not_be_evaluated(model: Path, tmp_path: Path) -> None:
+    # Their own model is asked, not only its baselines.
+    alone = Path(shutil.copytree(model, tmp_path / "model"))
+    shutil.rmtree(alone / "baselines")
+    for subject, used in ((2, "training"), (21, "calibrating")):
+        cohort = Cohort((phantom_scan(subject),), "leak")
+        predict_cohort(load_detector(alone), cohort, tmp_path / used, model=str(alone))
+        with pytest.raises(LeakageError, match=used):
+            evaluate_output(tmp_path / used, cohort)
+
+
+def test_what_a_cohort_tells_anew_reaches_kept_results(model: Path, tmp_path: Path) -> None:
+    detector, cohort = load_detector(model), Cohort((phantom_scan(80),), "one")
+    predict_cohort(detector, cohort, tmp_path)
+    place = tmp_path / "scans" / cohort[0].id
+    (place / "index.html").write_text("of these results")
+    told = Cohort((replace(cohort[0], site="b", age=40.0, condition="tumour"),), "one")
+    assert predict_cohort(detector, told, tmp_path).kept == 1
+    description = files.read_json(place / "scan.json")
+    assert [description[k] for k in ("site", "age", "condition")] == ["b", 40.0, "tumour"]
+    assert (place / "index.html").exists()
+    detector.calibrate(phantom_cohort(range(30, 33)), voxel_fpr=0.1)
+    assert predict_cohort(detector, told, tmp_path).kept == 0
+    assert not (place / "index.html").exists()  # it told of other results
 
 
 def test_masks_come_back_on_the_grid_of_a_file(model: Path, tmp_path: Path) -> None:

@@ -72,6 +72,29 @@ def test_on_any_grid_the_volume_is_right_and_all_of_it_lies_in_the_brain(
     assert np.linalg.norm(away.mean(0)) <= 0.1 * diameter_mm + room
 
 
+@pytest.mark.parametrize("gap_mm", [2.0, 4.0])
+def test_a_lesion_beside_a_gap_is_of_one_piece_and_as_large(gap_mm: float) -> None:
+    _, whole = head((2, 2, 2))
+    across = whole.geometry.world(np.argwhere(whole.data))[:, 0]
+    halves = whole.data.copy()
+    # The halves hang together below, as those of a brain do, but not within the lesion's reach.
+    below = whole.geometry.world(np.argwhere(whole.data))[:, 2] < -30
+    halves[whole.data] = (np.abs(across) > gap_mm / 2) | below
+    brain = whole.with_data(halves, "mask")
+    for seed in range(4):
+        parameters = PlantedParameters((gap_mm / 2 + 4.0, 3.0, 5.0), 24.0, 0.3, 0.8, seed)
+        lesion = render_planted(brain, parameters)
+        mask = planted_mask(brain, [parameters])
+        assert components(mask.data)[1] == 1
+        assert mask.data.sum() == round(math.pi / 6 * 24**3 / 8)
+        assert (brain.geometry.world(np.argwhere(mask.data))[:, 0] > 0).all()
+        # Nor is there anything in the image where the mask does not tell of it.
+        beyond = brain.geometry.world(np.argwhere(halves))[:, 0] < 0
+        there = np.zeros(brain.shape, dtype=np.float32)
+        there[lesion.box] = lesion.share
+        assert there[halves][beyond].max() < 0.5
+
+
 def test_another_contrast_is_the_same_lesion_only_stronger() -> None:
     image, brain = head()
     weak, strong = (

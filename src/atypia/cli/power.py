@@ -73,13 +73,16 @@ def power(
             cache=cache,
             progress=progress,
         )
-    page = write_power(found, output, examples(detector, scans, found, cache))
-    print(power_markdown(found))
-    print(page)
+    if found.scans:  # a report of no scans would say nothing
+        page = write_power(found, output, examples(detector, scans, found, cache))
+        print(power_markdown(found))
+        print(page)
     if not found.failed:
         return 0
     total = len(found.failed) + len(found.scans)
     print(f"atypia: {len(found.failed)} of {total} scans failed:", file=sys.stderr)
     for scan, error in found.failed.items():
         print(f"  {scan}: {error}", file=sys.stderr)
+    if not found.scans:
+        print("atypia: no report was written.", file=sys.stderr)
     return 1

@@ -7,13 +7,21 @@ import sys
 import webbrowser
 from pathlib import Path
 
-from atypia.cli.shared import progress_bar
+from atypia.cli.shared import Workers, progress_bar
+from atypia.errors import AtypiaError
 from atypia.report.samples import samples_of
 from atypia.report.serving import address_of, serve
-from atypia.report.site import require_viewable
+from atypia.report.viewable import require_viewable
 
 
-def view(place: Path, *, port: int = 0, browser: bool = True, scan: Path | None = None) -> int:
+def view(
+    place: Path,
+    *,
+    port: int = 0,
+    browser: bool = True,
+    scan: Path | None = None,
+    workers: Workers = None,
+) -> int:
     """Show the pages of a folder, made anew when asked for, to browsers of this machine.
 
     Parameters
@@ -28,6 +36,8 @@ def view(place: Path, *, port: int = 0, browser: bool = True, scan: Path | None 
     scan
         For a finished model: an image, or a cohort whose first scan is taken; each snapshot
         (`--training.snapshot-epochs`) restores it, and the page shows how that went.
+    workers
+        Processes that draw small pictures of results; one a core by default.
     """
     require_viewable(place)
     samples = None
@@ -35,11 +45,16 @@ def view(place: Path, *, port: int = 0, browser: bool = True, scan: Path | None 
         with progress_bar() as progress:
             samples = samples_of(place, scan, progress=progress)
     with serve(place, port, samples=samples) as server:
-        url = address_of(server)
-        print(f"{url}  (Ctrl-C ends it)", flush=True)
-        if browser and _has_screen():
-            webbrowser.open(url)
         try:
+            try:
+                with progress_bar() as progress:
+                    server.site.prepare(workers=workers, progress=progress)
+            except AtypiaError as error:
+                print(f"atypia: {error}", file=sys.stderr)  # the other pages are there
+            url = address_of(server)
+            print(f"{url}  (Ctrl-C ends it)", flush=True)
+            if browser and _has_screen():
+                webbrowser.open(url)
             server.serve_forever()
         except KeyboardInterrupt:
             print()

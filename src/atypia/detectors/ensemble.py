@@ -20,7 +20,6 @@ from atypia.cohort.splits import require_disjoint
 from atypia.detectors.base import Detector, TrainingSet
 from atypia.detectors.members import METHOD, PREPARATION, EnsembleSettings, settings_of, shared_plan
 from atypia.detectors.prediction import Finding
-from atypia.detectors.training_scans import divided
 from atypia.errors import AtypiaError, CohortError, ModelError
 from atypia.preprocessing import Plan, Prepared, prepare
 from atypia.progress import Progress, silent, track
@@ -290,11 +289,13 @@ class Ensemble(Detector):
 def _divided_by_person(
     scans: Sequence[Prepared], people: Sequence[str], share: float, seed: int
 ) -> tuple[list[Prepared], list[Prepared]]:
-    """Divide scans as `divided` does; all others of a person held out are held out, too."""
-    _, chosen = divided(scans, share, seed)
-    numbers = {id(scan) for scan in chosen}
-    kept = {who for scan, who in zip(scans, people, strict=True) if id(scan) in numbers}
+    """Divide scans by chance, all of a person on one side, so that a share of people is held out.
+
+    At least one person is; a single one serves for both.
+    """
+    everyone = sorted(set(people))
+    order = np.random.default_rng([seed, 7]).permutation(len(everyone))
+    kept = {everyone[i] for i in order[: max(1, round(share * len(everyone)))]}
     learning = [scan for scan, who in zip(scans, people, strict=True) if who not in kept]
     held_out = [scan for scan, who in zip(scans, people, strict=True) if who in kept]
-    # A single person serves for both.
     return learning or held_out, held_out

@@ -12,6 +12,7 @@ from atypia.report.privacy import without_folders
 from atypia.report.rendering import number, p_value
 from atypia.report.results import Entry, Results
 from atypia.report.thumbnails import Thumbnail
+from atypia.runs.predicting import PAGE
 
 NOTHING = "-"
 ALWAYS = ("scan", "score")
@@ -196,9 +197,9 @@ def cohort_table(
 
 def page_link(place: Path) -> str:
     """Give where the page of a scan is, seen from the results folder; empty if there is none."""
-    if not (place / "index.html").is_file():
+    if not (place / PAGE).is_file():
         return ""
-    return f"scans/{quote(place.name, safe='')}/index.html"
+    return f"scans/{quote(place.name, safe='')}/{PAGE}"
 
 
 def artefacts_of(details: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from atypia.evaluation.ranking import RANK_COLUMNS
 from atypia.evaluation.table import Column, Row, cell
 from atypia.report import charts
 from atypia.report.pictures import FOUND, OWN, TRUE, Pictures, ScoreScale, draw_scan
+from atypia.report.privacy import setting_without_folders, without_folders
 from atypia.report.rendering import flat, template
 from atypia.report.tables import Table, evaluation_tables, precision_intervals, table_of
 
@@ -72,8 +73,18 @@ def comparison_page(folder: Path) -> str:
         colours={"found": FOUND, "true": TRUE, "own": OWN},
         froc=_froc(evaluation.get("froc", ())),
         tables=[*_tables(ranks, found["comparisons"]), *evaluation_tables(evaluation)],
-        settings=flat(found["protocol"]),
+        summary=without_folders(found["protocol"]["summary"]),
+        settings=_settings(found["protocol"]),
     )
+
+
+def _settings(protocol: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """List the protocol, of every path its last part."""
+    # Of the summary, which is a sentence, all but the last part would be lost.
+    return [
+        (name, without_folders(text) if name == "summary" else setting_without_folders(text))
+        for name, text in flat(protocol)
+    ]
 
 
 @dataclass(frozen=True)
@@ -93,7 +104,7 @@ def _examples(folder: Path, chosen: Sequence[Mapping[str, Any]]) -> dict[str, li
         try:
             described.append((one, files.read_json(folder / one["place"] / "scan.json"), ""))
         except AtypiaError as error:
-            described.append((one, {}, str(error)))
+            described.append((one, {}, without_folders(str(error))))
     there = [description for _, description, _ in described if description]
     levels = [d["threshold"]["value"] for d in there if d["threshold"] is not None]
     scale = ScoreScale.of(levels[0] if levels else None, [d["score"] for d in there])
@@ -105,7 +116,7 @@ def _examples(folder: Path, chosen: Sequence[Mapping[str, Any]]) -> dict[str, li
                 place = folder / one["place"]
                 pictures = draw_scan(one["scan"], place, description, scale)
         except AtypiaError as error:
-            problem = str(error)
+            problem = without_folders(str(error))
         told = ", ".join(f"{k} {cell(one[k])}" for k in ("ap", "dice") if one[k] is not None)
         title = f"{one['which']}: {one['scan']}"
         shown.setdefault(one["condition"], []).append(Example(title, told, pictures, problem))

@@ -94,6 +94,7 @@ def report_page(
     *,
     workers: int | None = 1,
     progress: Progress = silent,
+    most_drawn: int | None = None,
 ) -> str:
     """Give the page as text; see `write_report`.
 
@@ -101,10 +102,12 @@ def report_page(
     ----------
     link
         Gives the address of a scan's page by its folder, empty if there is none.
+    most_drawn
+        How many thumbnails that are not there yet are drawn; None for all.
     """
     found = read_results(results, keep=_needed, progress=progress)
     pages = {entry.id: link(entry.place) for entry in found.done}
-    return template("page.html.j2").render(**_contents(found, pages, workers, progress))
+    return template("page.html.j2").render(**_contents(found, pages, workers, progress, most_drawn))
 
 
 def _no_link(_: Path) -> str:
@@ -127,7 +130,11 @@ def _needed(description: dict[str, Any]) -> dict[str, Any]:
 
 
 def _contents(
-    found: Results, pages: Mapping[str, str], workers: int | None, progress: Progress
+    found: Results,
+    pages: Mapping[str, str],
+    workers: int | None,
+    progress: Progress,
+    most_drawn: int | None,
 ) -> dict[str, Any]:
     """Give everything that the template shows."""
     run, calibration = found.run, found.run["calibration"]
@@ -144,7 +151,7 @@ def _contents(
         name: [card for card in cards if card.entry.condition == name] for name in found.conditions
     }
     shown = ranked(found)[:MOST_THUMBNAILS]
-    drawn = thumbnails_of(shown, workers=workers, progress=progress)
+    drawn = thumbnails_of(shown, workers=workers, progress=progress, most_drawn=most_drawn)
     small = {entry.id: thumbnail for entry, thumbnail in zip(shown, drawn, strict=True)}
     links = {name: f"#{anchor}" for name, anchor in anchors.items()}
     table = cohort_table(found, links | {k: v for k, v in pages.items() if v}, small)

@@ -15,6 +15,7 @@ from atypia import __version__, files
 from atypia.errors import AtypiaError
 from atypia.evaluation.power import POWER_COLUMNS, Power, percent
 from atypia.evaluation.table import Column, markdown
+from atypia.report.privacy import without_folders
 from atypia.report.rendering import template
 from atypia.runs.power import Example
 from atypia.volume import Array
@@ -76,6 +77,7 @@ def write_power(power: Power, folder: Path, examples: Iterable[Example] = ()) ->
     files.write_text(folder / "power.md", power_markdown(power))
     text = template("power.html.j2").render(
         power=power,
+        failed={scan: without_folders(why) for scan, why in power.failed.items()},
         version=__version__,
         contrasts=[percent(c) for c in power.design.contrasts],
         rows=[

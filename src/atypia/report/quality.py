@@ -19,6 +19,7 @@ from atypia.progress import Progress, silent
 from atypia.report import charts
 from atypia.report.mosaic import write_mosaic
 from atypia.report.pictures import FOUND, TRUE
+from atypia.report.privacy import setting_without_folders, without_folders
 from atypia.report.rendering import Fact, flat, template
 from atypia.runs.preparing import open_prepared, read_quality, read_record
 from atypia.runs.quality import (
@@ -116,9 +117,16 @@ def _contents(output: Path, record: Mapping[str, Any], cards: Sequence[Card]) ->
         "record": record,
         "cards": cards,
         "groups": {name: members for name, members in groups.items() if members},
-        "failed": [item for item in record["items"] if item["status"] == "failed"],
+        "failed": [
+            (item["id"], without_folders(item["error"]))
+            for item in record["items"]
+            if item["status"] == "failed"
+        ],
         "strips": _strips(cards),
-        "steps": [(step["step"], flat(step)) for step in steps],
+        "steps": [
+            (step["step"], [(key, setting_without_folders(value)) for key, value in flat(step)])
+            for step in steps
+        ],
         "measures": MEASURES,
         "colours": {"brain": FOUND, "template": TRUE},
         "strange": STRANGE,
@@ -134,7 +142,7 @@ def _drawn(job: tuple[Scan, str, Path]) -> str:
     try:
         write_mosaic(*job)
     except AtypiaError as error:
-        return str(error)
+        return without_folders(str(error))
     return ""
 
 

@@ -41,11 +41,17 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         key = f"{prefix}{name}"
         if isinstance(value, Mapping):
             rows += flat(value, f"{key}.")
-        elif isinstance(value, Sequence) and not isinstance(value, str):
+        elif _is_list(value) and any(isinstance(part, Mapping) for part in value):
+            rows += flat({str(place): part for place, part in enumerate(value)}, f"{key}.")
+        elif _is_list(value):
             rows.append((key, ", ".join(map(str, value))))
         else:
             rows.append((key, "-" if value is None else str(value)))
     return rows
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
 
 
 def number(value: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,8 @@ def read_results(
     folder
         That `atypia predict` wrote.
     keep
-        Gives what of a `scan.json` is needed; thousands of them fill the memory.
+        Gives what of a `scan.json` is needed, `score` and `threshold` at least; thousands of them
+        fill the memory.
 
     Raises
     ------
@@ -124,11 +125,30 @@ def read_results(
         for item in track(run["items"], "results", progress)
     ]
     done = [entry for entry in entries if entry.problem is None]
+    if any(_is_of_other_results(entry) for entry in done):
+        done = [_without_evaluation(entry) for entry in done]
+        evaluation = None
+        told = "evaluation.json: belongs to other results. Run `atypia evaluate` again."
+        notes = (*notes, told)
     order = {name: i for i, name in enumerate(dict.fromkeys(e.condition for e in done))}
     order |= {name: len(order) + i for i, name in enumerate(LAST) if name in order}
     done.sort(key=lambda entry: (order[entry.condition], -entry.score, entry.id))
     failed = tuple(entry for entry in entries if entry.problem is not None)
     return Results(folder, run, evaluation, tuple(done), failed, notes)
+
+
+def _is_of_other_results(entry: Entry) -> bool:
+    """Tell whether a scan was predicted anew, by another model or calibration, since."""
+    if not entry.evaluated:
+        return False
+    threshold = entry.description["threshold"] or {"value": None}
+    there = (entry.description["score"], threshold["value"])
+    return there != (entry.evaluated["score"], entry.evaluated["threshold"])
+
+
+def _without_evaluation(entry: Entry) -> Entry:
+    condition = str(entry.description.get("condition") or "unknown")
+    return replace(entry, evaluated={}, condition=condition)
 
 
 def _evaluation(path: Path) -> tuple[dict[str, Any] | None, tuple[str, ...]]:

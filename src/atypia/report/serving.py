@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
+import os
 import shutil
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,7 +13,8 @@ from urllib.parse import urlsplit
 from atypia import __version__
 from atypia.errors import SettingsError
 from atypia.report.samples import Samples
-from atypia.report.site import Answer, Site, require_viewable
+from atypia.report.site import Answer, Site
+from atypia.report.viewable import require_viewable
 
 ADDRESS = "127.0.0.1"
 HOSTS = frozenset({"127.0.0.1", "localhost"})
@@ -21,7 +23,7 @@ ALWAYS = ("base-uri", "form-action", "frame-ancestors")
 """What no page may do; a page's own policy may say so already."""
 
 
-class _Server(ThreadingHTTPServer):
+class Server(ThreadingHTTPServer):
     """One folder's site."""
 
     daemon_threads = True
@@ -34,7 +36,7 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     """Reads a request, refuses what is not ours to answer, and writes the answer."""
 
-    server: _Server
+    server: Server
     server_version = f"atypia/{__version__}"
     sys_version = ""
     timeout = 30
@@ -77,7 +79,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         with stream:
             self.send_response(answer.status)
-            size = path.stat().st_size
+            # Of what is open: the file may be replaced in this moment.
+            size = os.fstat(stream.fileno()).st_size
             self._headers(_type_of(path), size, answer.policy)
             if content:
                 shutil.copyfileobj(stream, self.wfile)
@@ -102,7 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing about each request."""
 
 
-def serve(folder: Path, port: int = 0, *, samples: Samples | None = None) -> ThreadingHTTPServer:
+def serve(folder: Path, port: int = 0, *, samples: Samples | None = None) -> Server:
     """Open a server for a folder on 127.0.0.1; `serve_forever` runs it.
 
     Parameters
@@ -121,7 +124,7 @@ def serve(folder: Path, port: int = 0, *, samples: Samples | None = None) -> Thr
     """
     require_viewable(folder)
     try:
-        return _Server(Site(folder, samples), port)
+        return Server(Site(folder, samples), port)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise SettingsError(
@@ -129,7 +132,7 @@ def serve(folder: Path, port: int = 0, *, samples: Samples | None = None) -> Thr
         ) from error
 
 
-def address_of(server: ThreadingHTTPServer) -> str:
+def address_of(server: Server) -> str:
     """Give the URL of a server's first page."""
     return f"http://{ADDRESS}:{server.server_address[1]}/"
 

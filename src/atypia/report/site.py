@@ -9,25 +9,39 @@ import html
 import re
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
+from atypia import files
 from atypia.errors import AtypiaError, InputError
+from atypia.progress import Progress, silent
 from atypia.report.comparison import comparison_page
+from atypia.report.kept import Kept
 from atypia.report.page import report_page
+from atypia.report.privacy import without_folders
 from atypia.report.rendering import template
-from atypia.report.results import read_results
+from atypia.report.results import Results, read_results
 from atypia.report.samples import Samples
-from atypia.report.training_page import is_model, training_page
-from atypia.runs.preparing import RECORD
+from atypia.report.thumbnails import NAME as THUMBNAIL
+from atypia.report.training_page import training_page
+from atypia.report.viewable import kind_of, places_in
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:"
 """For what has no policy of its own: no scripts, and nothing from anywhere else."""
-DEPTH = 3
-"""How far below a folder results and models are looked for."""
-MOST_PLACES = 500
+MOST_DRAWN = 12
+"""Thumbnails that are drawn for a page while somebody waits for it, the most abnormal first."""
+MOST_KEPT = 4
+"""Pages that are kept of single scans, and of all else; one may fill many megabytes."""
+WRITTEN = {
+    "results": "report.html",
+    "comparison": "index.html",
+    "prepared scans": "quality.html",
+    "model": "training.html",
+}
+"""Pages that stand in a folder by what it holds; here they are made anew, with their policy."""
 
 HtmlMaker = Callable[[Path], str]
 
@@ -41,55 +55,6 @@ class Answer:
     file: Path | None = None
     location: str = ""
     policy: str = POLICY
-
-
-def kind_of(folder: Path) -> str | None:
-    """Tell what a folder holds: results, comparison, prepared scans, model, or None of these."""
-    if (folder / "benchmark.json").is_file():
-        return "comparison"
-    if (folder / "run.json").is_file():
-        return "results"
-    if (folder / RECORD).is_file():
-        return "prepared scans"
-    return "model" if is_model(folder) else None
-
-
-def places_in(folder: Path) -> dict[str, str]:
-    """Find what can be shown below a folder: path -> kind, sorted; links are not followed."""
-    found: dict[str, str] = {}
-
-    def look(at: Path, depth: int) -> None:
-        try:
-            inner = sorted(p for p in at.iterdir() if p.is_dir() and not p.is_symlink())
-        except OSError:
-            return  # not ours to read
-        for one in inner:
-            if one.name.startswith(".") or len(found) >= MOST_PLACES:
-                continue
-            kind = kind_of(one)
-            if kind is not None:
-                found[one.relative_to(folder).as_posix()] = kind
-            elif depth > 1:
-                look(one, depth - 1)
-
-    look(folder, DEPTH)
-    return found
-
-
-def require_viewable(folder: Path) -> None:
-    """Refuse a place of which nothing can be shown.
-
-    Raises
-    ------
-    InputError
-        It is no folder, or holds nothing that atypia wrote.
-    """
-    remedy = "Name a folder that `atypia predict`, `benchmark`, `prepare` or `fit` wrote"
-    if not folder.is_dir():
-        raise InputError(folder, "is no folder" if folder.exists() else "no such folder", remedy)
-    if kind_of(folder) is None and not places_in(folder):
-        problem = "holds no results, comparison, prepared scans or model"
-        raise InputError(folder, problem, f"{remedy}, or one that holds such folders")
 
 
 class Site:
@@ -108,7 +73,28 @@ class Site:
         self.samples = samples
         # Drawing is not safe in several threads at a time, and would only be slower.
         self._drawing = threading.Lock()
-        self._made: dict[Path, tuple[object, str]] = {}
+        self._pages = Kept[str](MOST_KEPT)
+        self._subjects = Kept[str](MOST_KEPT)
+        self._results = Kept[Results](1)
+
+    def prepare(self, *, workers: int | None = 1, progress: Progress = silent) -> None:
+        """Draw all thumbnails, if the folder holds results, and keep the page of all scans.
+
+        A page that is made when it is asked for gets `MOST_DRAWN` new ones, so that nobody waits.
+
+        Parameters
+        ----------
+        workers
+            Processes that draw; None for one a core.
+        """
+        if kind_of(self.folder) != "results":
+            return
+        with self._drawing:
+            self._pages.get(
+                self.folder,
+                _stamp(self.folder),
+                lambda: report_page(self.folder, _address, workers=workers, progress=progress),
+            )
 
     def answer(self, target: str) -> Answer:
         """Answer a request for a path; whatever goes wrong comes as a page that says what."""
@@ -127,14 +113,11 @@ class Site:
         path = unquote(urlsplit(target).path)
         subject = self._subject(place)
         if subject is not None:
-            results, scan = subject
-            known = read_results(results)
-            if scan not in {entry.id for entry in (*known.done, *known.failed)}:
-                return self.missing(f"The results hold no scan {scan!r}.")
-            if place.name != "index.html" and not path.endswith("/"):
-                return Answer(HTTPStatus.MOVED_PERMANENTLY, location=f"/{quote(path.strip('/'))}/")
-            return self._page(results, lambda folder: _subject_page(folder, scan), place)
+            whole = place.name == "index.html" or path.endswith("/")
+            return self._page_of_scan(*subject, None if whole else self._address(place))
         if place.is_file():
+            if WRITTEN.get(kind_of(place.parent) or "") == place.name:
+                return Answer(HTTPStatus.FOUND, location=self._address(place.parent))
             return Answer(HTTPStatus.OK, file=place)
         if not place.is_dir():
             return self.missing()
@@ -142,10 +125,14 @@ class Site:
         if kind is None and place != self.folder:
             return self.missing()
         if not path.endswith("/"):
-            return Answer(HTTPStatus.MOVED_PERMANENTLY, location=f"/{quote(path.strip('/'))}/")
+            return Answer(HTTPStatus.MOVED_PERMANENTLY, location=self._address(place))
         if kind is None:
             return self._list_of_places()
-        return self._page(place, self._makers()[kind], place)
+        return self._page(place, kind)
+
+    def _address(self, folder: Path) -> str:
+        parts = folder.relative_to(self.folder).parts
+        return "/" + "".join(f"{quote(part, safe='')}/" for part in parts)
 
     def _place(self, target: str) -> Path | None:
         """Give the file or folder that is asked for; None if it must not be shown."""
@@ -166,16 +153,26 @@ class Site:
                 return results, at.name
         return None
 
-    def _page(self, folder: Path, make: HtmlMaker, key: Path) -> Answer:
+    def _page(self, folder: Path, kind: str) -> Answer:
+        make = self._makers()[kind]
         with self._drawing:
-            stamp = _stamp(folder)
-            before = self._made.get(key)
-            if before is not None and before[0] == stamp and kind_of(folder) != "model":
-                text = before[1]
-            else:
+            if kind == "model":  # what it shows lies deeper than the stamp looks
                 text = make(folder)
-                # The stamp of before: a page made while files changed is made again.
-                self._made = {key: (stamp, text)}
+            else:
+                text = self._pages.get(folder, _stamp(folder), lambda: make(folder))
+        return Answer(HTTPStatus.OK, text=text, policy=_policy_of(text))
+
+    def _page_of_scan(self, results: Path, scan: str, moved: str | None) -> Answer:
+        with self._drawing:
+            stamp = _stamp(results)
+            found = self._results.get(results, stamp, lambda: read_results(results, keep=_needed))
+            if scan not in {entry.id for entry in (*found.done, *found.failed)}:
+                return self.missing(f"The results hold no scan {scan!r}.")
+            if moved is not None:
+                return Answer(HTTPStatus.MOVED_PERMANENTLY, location=moved)
+            text = self._subjects.get(
+                results / "scans" / scan, stamp, lambda: _subject_page(found, scan)
+            )
         return Answer(HTTPStatus.OK, text=text, policy=_policy_of(text))
 
     def _makers(self) -> Mapping[str, HtmlMaker]:
@@ -200,7 +197,9 @@ class Site:
 
     def _problem(self, status: HTTPStatus, told: str) -> Answer:
         title = "Not found" if status == HTTPStatus.NOT_FOUND else "This cannot be shown"
-        text = template("notice.html.j2").render(title=title, told=told, rows=[], back="/")
+        text = template("notice.html.j2").render(
+            title=title, told=without_folders(told), rows=[], back="/"
+        )
         return Answer(status, text=text)
 
 
@@ -216,6 +215,9 @@ def _stamp(folder: Path) -> object:
     paths = [*folder.glob("*.json"), *folder.glob("*.html"), *folder.glob("scans/*/*")]
     found = []
     for path in sorted(paths):
+        # Thumbnails are written while the page is made, and belong to what is there anyway.
+        if path.name == THUMBNAIL or path.name.startswith("."):
+            continue
         try:
             status = path.stat()
         except OSError:
@@ -225,13 +227,30 @@ def _stamp(folder: Path) -> object:
 
 
 def _cohort_page(results: Path) -> str:
-    return report_page(results, lambda place: f"scans/{quote(place.name, safe='')}/")
+    return report_page(results, _address, most_drawn=MOST_DRAWN)
 
 
-def _subject_page(results: Path, scan: str) -> str:
+def _address(place: Path) -> str:
+    return f"scans/{quote(place.name, safe='')}/"
+
+
+def _needed(description: dict[str, Any]) -> dict[str, Any]:
+    """Keep of other scans what the page of one shows: thousands of them fill the memory."""
+    return {name: description.get(name) for name in ("condition", "score", "threshold")}
+
+
+def _subject_page(found: Results, scan: str) -> str:
     from atypia.report.subject_page import subject_page
 
-    return _with_link(subject_page(results, scan), "../../", "Back to all results")
+    done = tuple(
+        replace(entry, description=files.read_json(entry.place / "scan.json"))
+        if entry.id == scan
+        else entry
+        for entry in found.done
+    )
+    return _with_link(
+        subject_page(replace(found, done=done), scan), "../../", "Back to all results"
+    )
 
 
 def _quality_page(folder: Path) -> str:

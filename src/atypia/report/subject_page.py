@@ -19,6 +19,7 @@ from atypia.report.rendering import Fact, flat, number, p_value, template
 from atypia.report.results import Entry, Results, read_results
 from atypia.report.slices import ScanVolumes, focus_of, read_volumes
 from atypia.report.viewer_volumes import RankedScores, ViewerVolumes, viewer_volumes
+from atypia.runs.predicting import PAGE
 from atypia.volume import MNI152_SPACE
 
 MOST_LESIONS = 50
@@ -48,7 +49,7 @@ def write_subject_page(
     """
     found = results if isinstance(results, Results) else read_results(Path(results))
     text = subject_page(found, scan, static=static)
-    output = found.folder / "scans" / scan / "index.html" if output is None else Path(output)
+    output = found.folder / "scans" / scan / PAGE if output is None else Path(output)
     files.write_text(output, text)
     return output
 

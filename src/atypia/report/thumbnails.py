@@ -36,6 +36,7 @@ QUALITIES = (60, 45, 30, 15, 1)
 """Of WebP; the first that is small enough."""
 DRAWN = "atypia thumbnail 1"
 """Goes up when thumbnails are drawn otherwise, so that old ones are made anew."""
+NOT_DRAWN = "not drawn yet; `atypia report` or `atypia view` of these results draws it"
 
 
 @dataclass(frozen=True)
@@ -52,21 +53,47 @@ class Thumbnail:
 
 
 def thumbnails_of(
-    entries: Sequence[Entry], *, workers: int | None, progress: Progress
+    entries: Sequence[Entry],
+    *,
+    workers: int | None,
+    progress: Progress,
+    most_drawn: int | None = None,
 ) -> Iterator[Thumbnail]:
-    """Read or draw the thumbnails of scans, in order; one that fails costs only itself."""
+    """Read or draw the thumbnails of scans, in order; one that fails costs only itself.
+
+    Parameters
+    ----------
+    most_drawn
+        How many are drawn, at a second or so each, if they are not kept; None for all.
+    """
+    if most_drawn is not None:
+        there = [_kept_of(entry.place, entry.description) for entry in entries]
+        drawable = {n for n, _ in [p for p in enumerate(there) if p[1] is None][:most_drawn]}
+        return (
+            _thumbnail((entry.place, entry.description))
+            if number in drawable
+            else Thumbnail(kept or b"", "" if kept else NOT_DRAWN)
+            for number, (entry, kept) in enumerate(zip(entries, there, strict=True))
+        )
     jobs = [(entry.place, entry.description) for entry in entries]
     return map_in_processes(_thumbnail, jobs, workers, "thumbnails", progress)
 
 
+def _kept_of(place: Path, description: Mapping[str, Any]) -> bytes | None:
+    return _kept(place / NAME, _mark(description))
+
+
+def _mark(description: Mapping[str, Any]) -> str:
+    return f"{DRAWN} {description.get('key')}"
+
+
 def _thumbnail(job: tuple[Path, Mapping[str, Any]]) -> Thumbnail:
     place, description = job
-    mark = f"{DRAWN} {description.get('key')}"
-    kept = _kept(place / NAME, mark)
+    kept = _kept_of(place, description)
     if kept is not None:
         return Thumbnail(kept)
     try:
-        picture = _encoded(drawn(place, description), mark)
+        picture = _encoded(drawn(place, description), _mark(description))
     except AtypiaError as error:
         return Thumbnail(b"", str(error))
     # Results that may not be written to still get a page.

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from atypia import __version__, files
-from atypia.calibration import Threshold
+from atypia.calibration import RATES, Threshold
 from atypia.cohort import Cohort, Scan, require_disjoint
 from atypia.cohort.splits import split
 from atypia.detectors.base import Detector, DetectorSettings
 from atypia.detectors.ensemble import Ensemble
 from atypia.detectors.model_folder import load_detector, save_detector
-from atypia.errors import AtypiaError, InputError, ModelError
+from atypia.detectors.training_scans import PreparationSettings
+from atypia.errors import AtypiaError, InputError, ModelError, SettingsError
 from atypia.evaluation.comparisons import comparison_rows
 from atypia.evaluation.evaluation import Evaluation
 from atypia.evaluation.ranking import RANK_COLUMNS, rank_rows
@@ -34,6 +35,8 @@ from atypia.runs.evaluating import evaluate_detectors
 from atypia.runs.fitting import calibrate_model, fit_model
 from atypia.runs.protocol import Combination, Parts, Protocol
 
+SCORING = frozenset(DetectorSettings.model_fields) - frozenset(PreparationSettings.model_fields)
+"""Settings of every detector that change how scans are scored, not how they are prepared."""
 EXAMPLES = "examples"
 """In the folder of a comparison: what the method of the best mean rank finds in a few scans."""
 CALIBRATED = "calibrated.json"
@@ -89,17 +92,22 @@ def compare_methods(
     contestants = protocol.contestants()
     folds = protocol.parts(folder / "scans", Path(data), workers, progress)
     _refuse_leakage(folds)
+    _require_halves(protocol, folds)
     whole: Evaluation | None = None
     failures: dict[str, Failure] = {}
     tested: dict[str, tuple[Scan, dict[str, Path]]] = {}
     for number, parts in enumerate(folds):
         place = folder / f"fold-{number}"
-        detectors = {
-            name: _ready(protocol, name, method, settings, parts, place, workers, progress)
-            for name, (method, settings) in contestants.items()
-        }
+        detectors: dict[str, Detector] = {}
+        models: dict[str, Path] = {}
+        for name, (method, settings) in contestants.items():
+            detectors[name], models[name] = _ready(
+                protocol, name, method, settings, parts, place, workers, progress
+            )
         for team in protocol.ensembles:
-            detectors[team.name] = _combined(protocol, team, detectors, parts, place, progress)
+            detectors[team.name], models[team.name] = _combined(
+                protocol, team, detectors, parts, place, progress
+            )
         cache = folder / "prepared"
         labelled = {}
         if "validation" in parts:
@@ -111,11 +119,8 @@ def compare_methods(
             detectors, parts["test"], place, cache, progress, labelled, protocol.froc
         )
         failures |= {failure.scan.id: failure for failure in failed}
-        models = {
-            name: _model_folder(place, name, d.trained_on["identity"])
-            for name, d in detectors.items()
-        }
-        tested |= {scan.id: (scan, models) for scan in parts["test"]}
+        # The first fold that tests a scan gives its example, as it gives the figures beside it.
+        tested = {scan.id: (scan, models) for scan in parts["test"]} | tested
         if whole is None:
             whole = found
         else:
@@ -164,6 +169,23 @@ def _refuse_leakage(folds: Sequence[Parts]) -> None:
             require_disjoint(parts["test"], validated, "test", "validation")
 
 
+def _require_halves(protocol: Protocol, folds: Sequence[Parts]) -> None:
+    """Refuse ensembles, before the first hour of fitting, where nobody is left to calibrate them.
+
+    Raises
+    ------
+    SettingsError
+        A fold has fewer than two calibrating people.
+    """
+    people = min(len({scan.person for scan in parts["calibration"]}) for parts in folds)
+    if protocol.ensembles and people < 2:
+        raise SettingsError(
+            f"ensemble {protocol.ensembles[0].name}",
+            f"needs two calibrating people, one for its scale and one to calibrate; {people} there",
+            "Add calibration scans of other people, or leave ensembles out",
+        )
+
+
 def _ready(
     protocol: Protocol,
     name: str,
@@ -173,7 +195,7 @@ def _ready(
     place: Path,
     workers: int | None,
     progress: Progress,
-) -> Detector:
+) -> tuple[Detector, Path]:
     """Fit and calibrate one method in one fold, or load what an earlier run has made."""
     cache = place.parent / "prepared"
     # Other scans or settings are another identity, and so another folder: none is ever in the way.
@@ -190,7 +212,7 @@ def _ready(
         baselines=False,
         progress=progress,
     )
-    return _calibrated(protocol, fitted, model, parts["calibration"], cache, progress)
+    return _calibrated(protocol, fitted, model, parts["calibration"], cache, progress), model
 
 
 def _calibrated(
@@ -202,7 +224,7 @@ def _calibrated(
     progress: Progress,
 ) -> Detector:
     """Calibrate a fitted method, unless an earlier run has done so with the same scans."""
-    rules = f"{protocol.voxel_fpr} {protocol.smallest_mm3}"
+    rules = f"{protocol.voxel_fpr} {protocol.smallest_mm3} {RATES}"
     made_of = files.digest(fitted.digest(), rules, *_told(healthy, [fitted]))
     if fitted.calibration is not None and _note(model) == [made_of, _calibration_in(model)]:
         return fitted
@@ -225,7 +247,7 @@ def _combined(
     parts: Parts,
     place: Path,
     progress: Progress,
-) -> Detector:
+) -> tuple[Detector, Path]:
     """Combine fitted methods: half of the calibration people set the scale, the others calibrate.
 
     Both by the same people would let the ensemble know the scores that calibrate it.
@@ -233,13 +255,16 @@ def _combined(
     cache = place.parent / "prepared"
     halves = split(parts["calibration"], {"scale": 0.5, "calibration": 0.5}, protocol.seed)
     members = {name: detectors[name] for name in team.members}
+    # What the protocol tells every method about scoring it tells the ensemble, too.
+    told = {k: v for k, v in protocol.settings.items() if k in SCORING} | {"seed": protocol.seed}
     identity = Ensemble.identity_of_members(members, halves["scale"], team.how)
-    model = _model_folder(place, team.name, identity)
+    model = _model_folder(place, team.name, files.digest(identity, str(sorted(told.items()))))
     fitted = _finished(model, identity)
     if fitted is None:
-        fitted = Ensemble.of(members, halves["scale"], how=team.how, cache=cache, progress=progress)
+        scale = halves["scale"]
+        fitted = Ensemble.of(members, scale, how=team.how, cache=cache, progress=progress, **told)
         save_detector(fitted, model)
-    return _calibrated(protocol, fitted, model, halves["calibration"], cache, progress)
+    return _calibrated(protocol, fitted, model, halves["calibration"], cache, progress), model
 
 
 def _model_folder(place: Path, name: str, identity: str) -> Path:

@@ -7,15 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from atypia import files
 from atypia.calibration import RATES, Threshold
 from atypia.cohort.scan import Cohort, Scan
 from atypia.cohort.splits import require_disjoint
 from atypia.detectors.base import Detector
-from atypia.detectors.model_folder import load_baselines
+from atypia.detectors.model_folder import load_baselines, load_detector
 from atypia.detectors.prediction import Prediction
-from atypia.errors import AtypiaError, CohortError
+from atypia.errors import AtypiaError, CohortError, ModelError, SettingsError
 from atypia.evaluation.evaluation import Evaluation, ScanResult
 from atypia.evaluation.masks import peak_signal_to_noise, structural_similarity
 from atypia.preprocessing import Failure
@@ -85,6 +86,9 @@ def evaluate_detectors(
     with tempfile.TemporaryDirectory(prefix="atypia-") as temporary:
         contestants = _contestants(detectors, cache or Path(temporary))
         ladders = _ladders(detectors) if froc else {}
+        if froc and not ladders:
+            told = "needs a calibration, whose healthy scans give the thresholds"
+            raise SettingsError("FROC curves", told, "Run `atypia calibrate` (again)")
         return _evaluate(contestants, cohort, progress, labelled, ladders)
 
 
@@ -98,7 +102,8 @@ def evaluate_output(
     """Compare the results of `predict_cohort` with the labels of the same cohort.
 
     The baselines that were fitted beside the model are predicted anew, if the model's folder is
-    still where it was.
+    still where it was. Whom the model has learnt from only its folder tells: without it nobody can
+    be refused.
 
     Raises
     ------
@@ -115,7 +120,7 @@ def evaluate_output(
         raise CohortError(output, f"holds none of the scans of {cohort.name}", "Check both paths")
     chosen = cohort.take(common)
     baselines = load_baselines(run["model"]) if run["model"] else {}
-    _refuse_leakage(baselines, chosen)
+    _refuse_leakage(baselines | _model_of(run), chosen)
     rate = None if run["calibration"] is None else run["calibration"]["voxel_fpr"]
     with tempfile.TemporaryDirectory(prefix="atypia-") as temporary:
         stored = Contestant(
@@ -123,6 +128,16 @@ def evaluate_output(
         )
         contestants = _contestants(baselines, cache or Path(temporary))
         return _evaluate({run["method"]: stored} | contestants, chosen, progress)
+
+
+def _model_of(run: Mapping[str, Any]) -> dict[str, Detector]:
+    """Load the model that gave the results of a run, if it is still there and the same."""
+    try:
+        there = load_detector(run["model"]) if run["model"] else None
+    except ModelError:
+        return {}
+    same = there is not None and there.digest() == run.get("detector")
+    return {run["method"]: there} if there is not None and same else {}
 
 
 def condition_of(scan: Scan, has_lesion: bool) -> str:

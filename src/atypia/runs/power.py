@@ -27,7 +27,7 @@ from atypia.evaluation.power import CONTRASTS, DIAMETERS_MM, Cell, Design, Power
 from atypia.progress import Progress, silent
 from atypia.volume import Array, Volume
 
-FORMAT = "1"
+FORMAT = "2"
 """Grows when work that an older atypia has kept cannot be used any more."""
 
 

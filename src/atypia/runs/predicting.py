@@ -37,6 +37,8 @@ from atypia.runs.outcome import RunReport
 from atypia.scoring.components import Lesion
 
 VOLUMES = ("score_map", "mask", "own_mask", "restoration", "brain")
+PAGE = "index.html"
+"""Of a scan, in its folder, if one was written."""
 FILES = {name: f"{name}.nii.gz" for name in VOLUMES} | {"brain": "brain_mask.nii.gz"}
 
 
@@ -105,6 +107,7 @@ def predict_cohort(
 
 def write_prediction(prediction: Prediction, place: Path, key: str, seconds: float) -> None:
     """Write one scan's volumes and, last of all, `scan.json`."""
+    (place / PAGE).unlink(missing_ok=True)  # it tells of what stood here before
     for name in VOLUMES:
         volume = getattr(prediction, name)
         if volume is not None:
@@ -163,6 +166,10 @@ def _predict_one(
     if (place / "scan.json").exists():
         before = files.read_json(place / "scan.json")
         if before.get("key") == key:
+            told = _told_of(scan)
+            if any(before.get(name) != value for name, value in told.items()):
+                # Nothing that was predicted depends on it, but pages and evaluations show it.
+                files.write_json(place / "scan.json", before | told)
             return {"id": scan.id, "status": "done", "seconds": before["seconds"]}, True
     started = time.monotonic()
     prediction = detector.predict(scan, cache=cache)
@@ -175,15 +182,11 @@ def _description(prediction: Prediction, key: str, seconds: float) -> dict[str, 
     scan = prediction.scan
     voxel_ml = prediction.brain.geometry.voxel_volume_mm3 / 1000
     threshold, mask = prediction.threshold, prediction.mask
-    labels = scan.lesion_mask if isinstance(scan.lesion_mask, Labels) else None
-    lesion = scan.lesion_mask if labels is None else labels.path
     return {
         "id": scan.id,
         "key": key,
-        **{name: getattr(scan, name) for name in METADATA},
+        **_told_of(scan),
         "image": prediction.score_map.source,
-        "lesion_mask": str(lesion) if isinstance(lesion, Path) else None,
-        "lesion_labels": [] if labels is None else list(labels.values),
         "brain_ml": float(prediction.brain.data.sum()) * voxel_ml,
         "score": prediction.score,
         "scores": prediction.scores,
@@ -195,6 +198,17 @@ def _description(prediction: Prediction, key: str, seconds: float) -> dict[str, 
         "lesions": [lesion.to_json() for lesion in prediction.lesions],
         "details": prediction.details,
         "seconds": seconds,
+    }
+
+
+def _told_of(scan: Scan) -> dict[str, Any]:
+    """Give what a cohort tells of a scan besides its images."""
+    labels = scan.lesion_mask if isinstance(scan.lesion_mask, Labels) else None
+    lesion = scan.lesion_mask if labels is None else labels.path
+    return {
+        **{name: getattr(scan, name) for name in METADATA},
+        "lesion_mask": str(lesion) if isinstance(lesion, Path) else None,
+        "lesion_labels": [] if labels is None else list(labels.values),
     }
 
 

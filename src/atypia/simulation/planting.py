@@ -152,7 +152,7 @@ def sample_planted(
 
 
 def render_planted(brain: Volume, parameters: PlantedParameters) -> PlantedLesion:
-    """Put a lesion onto the grid of a brain; it never leaves the brain.
+    """Put a lesion onto the grid of a brain; it is of one piece and never leaves the brain.
 
     Parameters
     ----------
@@ -178,15 +178,34 @@ def render_planted(brain: Volume, parameters: PlantedParameters) -> PlantedLesio
     fine_mm = min(FINE_MM, parameters.diameter_mm / 6)
     parts = [min(math.ceil(s / fine_mm - 1e-6), FINEST) for s in brain.spacing_mm]
     height = _height(brain, box, parts, parameters)
+    wanted = 4 / 3 * math.pi * radius**3 / brain.geometry.voxel_volume_mm3
+    while True:
+        share, mask = _cut(height, inside, parts, wanted, parameters.softness_mm)
+        beyond = _beyond(mask, brain, box, parameters)
+        if not beyond.any():
+            return PlantedLesion(box, share, mask)
+        # The volume that lay there is grown on this side of the gap.
+        inside = inside & ~beyond
+
+
+def _cut(
+    height: NDArray[np.float64],
+    inside: NDArray[np.bool_],
+    parts: Sequence[int],
+    wanted: float,
+    softness_mm: float,
+) -> tuple[Float, NDArray[np.bool_]]:
+    """Cut a surface where it encloses so many voxels; give the share of every voxel and the mask.
+
+    Nothing of it lies outside of `inside`.
+    """
     fine = inside
     for axis, number in enumerate(parts):
         fine = np.repeat(fine, number, axis=axis)
-    volume = brain.geometry.voxel_volume_mm3
-    wanted = 4 / 3 * math.pi * radius**3 / volume
     reachable = height[fine]
     count = min(max(round(wanted * math.prod(parts)), 1), reachable.size)
     edge = np.partition(reachable, reachable.size - count)[reachable.size - count]
-    shares = np.where(fine, sigmoid((height - edge) / parameters.softness_mm), 0)
+    shares = np.where(fine, sigmoid((height - edge) / softness_mm), 0)
     share = shares.reshape(*(n for pair in zip(inside.shape, parts, strict=True) for n in pair))
     share = share.mean(axis=(1, 3, 5)).astype(np.float32)
     # By rank, so that the volume is right, and no mask is empty, however coarse the voxels are.
@@ -194,7 +213,29 @@ def render_planted(brain: Volume, parameters: PlantedParameters) -> PlantedLesio
     voxels = min(max(round(wanted), 1), int(inside.sum()))
     mask = np.zeros(ranked.size, dtype=bool)
     mask[np.argsort(-ranked, kind="stable")[:voxels]] = True
-    return PlantedLesion(box, share, mask.reshape(inside.shape))
+    return share, mask.reshape(inside.shape)
+
+
+def _beyond(
+    mask: NDArray[np.bool_],
+    brain: Volume,
+    box: tuple[slice, slice, slice],
+    parameters: PlantedParameters,
+) -> NDArray[np.bool_]:
+    """Give what of a mask does not hang together with its voxel that is nearest to the centre.
+
+    That is what lies beyond a gap in the brain, such as the fissure between its halves.
+    """
+    from scipy import ndimage
+
+    # As lesions are told apart wherever they are counted: by faces, edges and corners.
+    labels, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+    if count <= 1:
+        return np.zeros_like(mask)
+    voxels = np.argwhere(mask)
+    away = brain.geometry.world(voxels + [part.start for part in box]) - parameters.centre_mm
+    nearest = voxels[int(np.linalg.norm(away, axis=1).argmin())]
+    return np.asarray(mask & (labels != labels[tuple(nearest)]))
 
 
 def apply_planted(image: Volume, brain: Volume, lesions: Sequence[PlantedParameters]) -> Volume:

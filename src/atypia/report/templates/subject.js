@@ -81,7 +81,7 @@ function tellThreshold(stop) {
   element("threshold-note").textContent = calibrated;
   element("flagged-ml").textContent = `${ml.toFixed(2)} ml`;
   const share = (100 * ml / facts.brainMl).toFixed(2);
-  element("flagged-more").textContent = `flagged: ${plural(above[stop], "voxel")}, ${share} % of the brain`;
+  element("flagged-more").textContent = `flagged: ${plural(above[stop], "voxel")}, ${share}\u00a0% of the brain`;
   element("threshold").setAttribute("aria-valuetext", `${shortNumber(level)} ${calibrated}, ${ml.toFixed(2)} ml flagged`);
   element("reset").disabled = isStart;
   const told = element("healthy-share");
