@@ -102,13 +102,17 @@ def test_slices_do_not_see_each_other() -> None:
 
 @pytest.mark.parametrize("where", [(9, 20, 12), (16, 7, 23)])
 @pytest.mark.parametrize(
-    "network",
-    [SimpleCNN((8,)), ResNetEncoder(18, outputs=1, width=8, axes=3, stem_stride=2)],
+    "make",
+    [
+        lambda: SimpleCNN((8,)),
+        lambda: ResNetEncoder(18, outputs=1, width=8, axes=3, stem_stride=2),
+    ],
     ids=["simple", "resnet"],
 )
-def test_a_bright_voxel_is_felt_in_the_patches_round_it(network, where) -> None:
+def test_a_bright_voxel_is_felt_in_the_patches_round_it(make, where) -> None:
     """The reference painted features of a coarse map into the corner of the scan."""
     torch.manual_seed(0)
+    network = make()
     volume = torch.zeros(1, 32, 32, 32)
     grid = patch_grid((32, 32, 32), 4, 2)
     (before,) = network_maps(network, volume, (0,))
