@@ -18,6 +18,7 @@ from atypia.report.pictures import FOUND, OWN, TRUE, Pictures, ScoreScale, draw_
 from atypia.report.privacy import setting_without_folders, without_folders
 from atypia.report.rendering import flat, template
 from atypia.report.tables import Table, evaluation_tables, precision_intervals, table_of
+from atypia.runs.comparing import EXAMPLES
 
 MOST_FALSE = 10.0
 """False components a scan up to which FROC curves are drawn."""
@@ -69,7 +70,7 @@ def comparison_page(folder: Path) -> str:
         best=best,
         precision=charts.intervals(rows, "average precision") if rows else None,
         curves=_curves(found["curves"]),
-        examples=_examples(Path(folder) / "examples", found.get("examples", ())),
+        examples=_examples(Path(folder) / EXAMPLES, found.get("examples", ())),
         colours={"found": FOUND, "true": TRUE, "own": OWN},
         froc=_froc(evaluation.get("froc", ())),
         tables=[*_tables(ranks, found["comparisons"]), *evaluation_tables(evaluation)],

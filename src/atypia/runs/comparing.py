@@ -113,7 +113,8 @@ def compare_methods(
         if "validation" in parts:
             chosen, failed = _evaluated(detectors, parts["validation"], place, cache, progress)
             failures |= {failure.scan.id: failure for failure in failed}
-            told = f"labelled validation n={len(parts['validation'])}, best pooled Dice"
+            seen = len(parts["validation"]) - len(failed)
+            told = f"labelled validation n={seen}, best pooled Dice"
             labelled = chosen.best_thresholds(told)
         found, failed = _evaluated(
             detectors, parts["test"], place, cache, progress, labelled, protocol.froc
