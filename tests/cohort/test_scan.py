@@ -63,6 +63,22 @@ def test_the_modality_is_the_wanted_or_the_only_one() -> None:
     assert Scan.of(IMAGE).modality("T2w") == "image"
 
 
+def test_any_is_the_only_image_whatever_its_contrast() -> None:
+    assert modality_named("Any") == "any"
+    assert scan().modality("any") == "T1w"
+    assert scan().image("any") is IMAGE
+    assert scan().fingerprint("any") == scan().fingerprint("T1w")
+    assert Scan.of(IMAGE).modality("any") == "image"
+    both = {"T1w": IMAGE, "FLAIR": IMAGE}
+    with pytest.raises(CohortError, match=r"has T1w, FLAIR, not any\. Name the modality"):
+        Scan("a", both).modality("any")
+    # An image that is called so is the one that is meant.
+    assert Scan("a", {**both, "any": IMAGE}).modality("any") == "any"
+    # But a scan of any contrast is not one of T1w.
+    with pytest.raises(CohortError, match="has any, not T1w"):
+        Scan("a", {"any": IMAGE}).modality("T1w")
+
+
 def test_images_are_loaded_from_file_memory_or_function(place: Place) -> None:
     path = place("x.nii.gz", 5)
     calls = []

@@ -73,3 +73,16 @@ def test_written_scans_resume_and_come_back(
     # Other settings never take the files of these.
     write_simulated([(TINY.but(spacing_mm=5.5), [0])], tmp_path)
     assert asked == [1, 0]
+
+
+def test_scans_of_any_contrast_are_written_and_come_back(tmp_path: Path) -> None:
+    settings = TINY.but(modality="any")
+    write_simulated([(settings, range(2))], tmp_path)
+    again = open_cohort(tmp_path, modality="any")
+    assert [list(scan.images) for scan in again] == [["any"], ["any"]]
+    again.require_healthy("training")
+    truth = simulate_subject(settings, 1)
+    np.testing.assert_array_equal(again[1].image("any").data, truth.image.data)
+    brain = again[1].brain()
+    assert brain is not None
+    np.testing.assert_array_equal(brain.data, truth.brain.data)

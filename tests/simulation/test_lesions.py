@@ -10,7 +10,6 @@ import pytest
 from atypia.errors import SettingsError
 from atypia.simulation import (
     LESIONS,
-    MODALITIES,
     Anatomy,
     SimulationSettings,
     render_anatomy,
@@ -19,7 +18,7 @@ from atypia.simulation import (
     sample_lesion,
     simulate_subject,
 )
-from atypia.simulation.contrast import render_contrast, sample_contrast
+from atypia.simulation.contrast import TISSUES, render_contrast, sample_contrast
 
 SEEDS = range(4)
 
@@ -46,7 +45,7 @@ def test_a_tiny_lesion_on_a_coarse_grid_is_not_lost(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LESIONS)
-@pytest.mark.parametrize("modality", MODALITIES)
+@pytest.mark.parametrize("modality", TISSUES)
 def test_the_contrast_has_the_right_sign(anatomy: Anatomy, name: str, modality: str) -> None:
     expected = 1 if modality == "T2w" else -1 if modality == "T1w" or name == "cavity" else 1
     protocol = replace(sample_contrast(np.random.default_rng(1), modality), noise=0.001)

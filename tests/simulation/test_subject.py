@@ -10,11 +10,12 @@ import pytest
 from atypia.errors import SettingsError
 from atypia.simulation import (
     LESIONS,
-    MODALITIES,
     SimulatedSubject,
     SimulationSettings,
     simulate_subject,
 )
+from atypia.simulation.acquisition import AcquisitionParameters, acquire
+from atypia.simulation.contrast import ANY, TISSUES
 
 TINY = SimulationSettings.tiny()
 
@@ -54,11 +55,29 @@ def test_the_healthy_twin_differs_only_near_the_lesion(name: str) -> None:
     assert change[near].mean() > 0.05
 
 
-@pytest.mark.parametrize("modality", MODALITIES)
+@pytest.mark.parametrize("modality", TISSUES)
 def test_the_same_person_in_every_modality(modality: str, healthy: SimulatedSubject) -> None:
     other = simulate_subject(TINY.but(modality=modality, artefact="ring"), 3)
     np.testing.assert_array_equal(other.brain.data, healthy.brain.data)
     assert other.parameters["anatomy"] == healthy.parameters["anatomy"]
+
+
+def test_any_contrast_is_the_same_person_under_another_protocol(healthy: SimulatedSubject) -> None:
+    settings = TINY.but(modality=ANY)
+    drawn = simulate_subject(settings, 3)
+    assert drawn.parameters["anatomy"] == healthy.parameters["anatomy"]
+    assert drawn.parameters["contrast"]["modality"] == ANY
+    assert healthy.parameters["acquisition"] is None
+    again = simulate_subject(settings, 3)
+    np.testing.assert_array_equal(again.image.data, drawn.image.data)
+    assert json.loads(json.dumps(drawn.parameters, allow_nan=False)) == drawn.parameters
+    # What was drawn tells how the mask came about.
+    protocol = AcquisitionParameters(**drawn.parameters["acquisition"])
+    _, brain = acquire(healthy.image, healthy.brain, protocol)
+    np.testing.assert_array_equal(brain.data, drawn.brain.data)
+    drawn.image.require_same_grid(drawn.brain)
+    assert not drawn.image.data[~drawn.brain.data].any()
+    assert (drawn.image.data[drawn.brain.data] > 0).all()
 
 
 def test_an_artefact_changes_the_image_but_not_the_truth(healthy: SimulatedSubject) -> None:
@@ -86,6 +105,7 @@ def test_parameters_are_plain_json() -> None:
         ({"spacing_mm": 0.1}, "0.5"),
         ({"severity": 6}, "5"),
         ({"lesoin": "stroke"}, "lesoin"),
+        ({"modality": "any", "lesion": "stroke"}, "lesions are simulated in T1w, T2w and FLAIR"),
     ],
 )
 def test_wrong_settings_are_refused(values: dict[str, object], hint: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -17,6 +17,7 @@ from atypia.cohort.simulated import write_simulated
 from atypia.cohort.strata import STRATA, Strata
 from atypia.errors import OutputError, SettingsError
 from atypia.simulation import SimulationSettings
+from atypia.simulation.contrast import Modality
 
 
 def simulate(
@@ -24,7 +25,7 @@ def simulate(
     *,
     n: int = 10,
     seed: int = 0,
-    modality: Literal["T1w", "T2w", "FLAIR"] = "T2w",
+    modality: Modality = "T2w",
     spacing_mm: float = 1.0,
     lesion: str | None = None,
     artefact: str | None = None,
@@ -43,7 +44,7 @@ def simulate(
         Subjects are numbered from here; the same number is the same anatomy, so give test
         cohorts other numbers than training cohorts.
     modality
-        T1w, T2w or FLAIR.
+        T1w, T2w, FLAIR, or any: a random contrast, resolution and field of view for each scan.
     spacing_mm
         Voxel size.
     lesion

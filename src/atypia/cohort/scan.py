@@ -12,6 +12,7 @@ import numpy as np
 
 from atypia import files, io
 from atypia.errors import CohortError, unknown_name
+from atypia.simulation.contrast import ANY
 from atypia.volume import Kind, Volume
 
 Source = Path | Volume | Callable[[], Volume]
@@ -27,6 +28,7 @@ MODALITIES = {
     "dwi": ("dwi",),
     "adc": ("adc",),
     "CT": ("ct",),
+    ANY: (ANY,),
 }
 """Modality -> the spellings of it that are understood, in lower case."""
 
@@ -149,6 +151,8 @@ class Scan:
             return next(iter(self.images))
         if wanted is not None and wanted in self.images:
             return wanted
+        if wanted == ANY and len(self.images) == 1:
+            return next(iter(self.images))  # what learnt from any contrast takes what there is
         if list(self.images) == ["image"]:
             return "image"  # a bare file: whoever gave it says that it fits
         there = ", ".join(self.images) or "no image"
@@ -246,6 +250,19 @@ class Cohort:
             for scan in self.scans
         )
         return Cohort(scans, self.name)
+
+    def of_modality(self, modality: str) -> Cohort:
+        """Keep only the image of a modality of each scan; bare images fit any.
+
+        A scan without it is left with none, so that it fails by its name where others are used.
+        """
+
+        def chosen(scan: Scan) -> Scan:
+            if list(scan.images) == ["image"]:
+                return scan
+            return replace(scan, images={k: v for k, v in scan.images.items() if k == modality})
+
+        return Cohort(tuple(chosen(scan) for scan in self.scans), self.name)
 
     def take(self, indices: Iterable[int]) -> Cohort:
         """Keep the scans at these positions."""

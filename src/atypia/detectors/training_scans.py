@@ -14,6 +14,7 @@ from atypia.errors import CohortError, ModelError
 from atypia.preprocessing import Failure, Plan, Prepared, make_plan
 from atypia.preprocessing.presets import Alignment
 from atypia.settings import Settings
+from atypia.simulation.contrast import ANY
 
 PEOPLE = "people.json"
 """In a training folder and beside snapshots: who was learnt from."""
@@ -23,7 +24,8 @@ class PreparationSettings(Settings):
     """What the plan of a cohort can be told."""
 
     modality: str | None = None
-    """Which images of a scan; needed only when scans have several."""
+    """Which images of a scan; needed only when scans have several. "any": the only image of each
+    scan, whatever its contrast, here and when the model is used."""
     preprocessing: str = "atypia"
     """Name of a preset (atypia, ifl, itermask3d, mhd, patches), or path of a plan's JSON."""
     spacing_mm: float | None = Field(None, ge=0.5, le=16)
@@ -65,7 +67,8 @@ def identified_plan(
     """
     if not len(cohort):
         raise CohortError(cohort.name, "has no scans", "Give at least one healthy scan")
-    modality = cohort[0].modality(settings.modality)
+    # A model of any contrast learns from scans of all of them, and remembers that.
+    modality = ANY if settings.modality == ANY else cohort[0].modality(settings.modality)
     plan = settings.plan_for(cohort, modality)
     prints = [scan.fingerprint(modality) for scan in cohort]
     identity = files.digest(__version__, *parts, settings.digest(), plan.digest(), *prints)

@@ -12,7 +12,10 @@ from atypia.errors import unknown_name
 from atypia.simulation.anatomy import Anatomy
 from atypia.simulation.fields import Float, smooth_noise
 
-Modality = Literal["T1w", "T2w", "FLAIR"]
+ANY = "any"
+"""Name of random contrast: intensities such as no sequence gives, to learn from for any of them."""
+
+Modality = Literal["T1w", "T2w", "FLAIR", "any"]
 
 MODALITIES: tuple[str, ...] = get_args(Modality)
 
@@ -28,7 +31,7 @@ TISSUES: Mapping[str, Mapping[str, tuple[float, float]]] = {
 }
 """Modality -> tissue -> mean and standard deviation over subjects of its relative intensity."""
 
-GAIN: Mapping[str, float] = {"T1w": 1.0, "T2w": -0.7, "FLAIR": -0.6}
+GAIN: Mapping[str, float] = {"T1w": 1.0, "T2w": -0.7, "FLAIR": -0.6, ANY: 1.0}
 """How the texture of the T1 template shows in another modality: inverted and weaker."""
 
 Component = tuple[Float, Mapping[str, float]]
@@ -42,7 +45,7 @@ class ContrastParameters:
     Parameters
     ----------
     modality
-        ``"T1w"``, ``"T2w"`` or ``"FLAIR"``.
+        ``"T1w"``, ``"T2w"``, ``"FLAIR"`` or ``"any"``.
     gray, white, csf, deep
         Relative intensity of the tissues.
     scale
@@ -50,7 +53,7 @@ class ContrastParameters:
     gamma
         Exponent of the relative intensities.
     texture
-        How strongly the texture shows.
+        How strongly the texture shows; negative: inverted.
     grain
         Standard deviation of the subject's own fine texture, relative.
     bias
@@ -83,6 +86,8 @@ def sample_contrast(rng: np.random.Generator, modality: str) -> ContrastParamete
     SettingsError
         The modality is unknown.
     """
+    if modality == ANY:
+        return _random_contrast(rng)
     if modality not in TISSUES:
         raise unknown_name("modality", modality, MODALITIES)
     means = {
@@ -101,6 +106,33 @@ def sample_contrast(rng: np.random.Generator, modality: str) -> ContrastParamete
         grain=float(rng.uniform(0.012, 0.025)),
         bias=float(rng.uniform(0.03, 0.11)),
         noise=float(rng.uniform(0.01, 0.028)),
+        seed=int(rng.integers(2**31)),
+    )
+
+
+def _random_contrast(rng: np.random.Generator) -> ContrastParameters:
+    """Draw intensities far wider than any sequence has them, as SynthSeg does for labels.
+
+    Source of the idea: Billot et al., SynthSeg, Medical Image Analysis 86 (2023). At least two of
+    the three tissues differ clearly; deep gray matter lies between gray and white matter or a
+    little beyond.
+    """
+    gray, white, csf = rng.uniform(0.08, 1.0, 3)
+    while max(gray, white, csf) - min(gray, white, csf) < 0.25:
+        gray, white, csf = rng.uniform(0.08, 1.0, 3)
+    between = rng.uniform(-0.2, 0.8)
+    return ContrastParameters(
+        modality=ANY,
+        gray=float(gray),
+        white=float(white),
+        csf=float(csf),
+        deep=float(np.clip(gray + between * (white - gray), 0.05, 1.1)),
+        scale=float(np.exp(rng.normal(np.log(600), 0.5))),
+        gamma=float(np.exp(rng.normal(0, 0.3))),
+        texture=float(rng.uniform(-1.1, 1.1)),
+        grain=float(rng.uniform(0.005, 0.04)),
+        bias=float(rng.uniform(0.0, 0.2)),
+        noise=float(rng.uniform(0.005, 0.05)),
         seed=int(rng.integers(2**31)),
     )
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pydantic
 
 from atypia.errors import AtypiaError
 from atypia.settings import Settings
+from atypia.simulation.acquisition import acquire, sample_acquisition
 from atypia.simulation.anatomy import render_anatomy, sample_anatomy, sample_held_out_anatomy
 from atypia.simulation.artefacts import apply_artefact, canonical_name, sample_artefact
-from atypia.simulation.contrast import Modality, render_contrast, sample_contrast
+from atypia.simulation.contrast import ANY, Modality, render_contrast, sample_contrast
 from atypia.simulation.lesions import LESIONS, render_lesion, sample_lesion
 from atypia.volume import Volume
 
-ANATOMY, CONTRAST, LESION, ARTEFACT = range(4)
+ANATOMY, CONTRAST, LESION, ARTEFACT, ACQUISITION = range(5)
 """Each part of a subject draws from its own generator, so that changing one leaves the others."""
 
 
@@ -28,7 +29,8 @@ class SimulationSettings(Settings):
     """What to simulate."""
 
     modality: Modality = "T2w"
-    """Contrast of the image."""
+    """Contrast of the image. "any" draws one at random, and with it resolution, field of view and
+    faults of the brain mask: healthy brains to learn from for whatever contrast is to come."""
 
     spacing_mm: float = pydantic.Field(1.0, ge=0.5, le=6)
     """Edge of the isotropic voxels, mm."""
@@ -53,6 +55,12 @@ class SimulationSettings(Settings):
         if name is not None and name not in LESIONS:
             raise ValueError(f"unknown lesion {name!r}, known: {', '.join(LESIONS)}")
         return name
+
+    @pydantic.model_validator(mode="after")
+    def _lesions_have_a_contrast(self) -> Self:
+        if self.modality == ANY and self.lesion is not None:
+            raise ValueError("lesions are simulated in T1w, T2w and FLAIR, not in any contrast")
+        return self
 
     @pydantic.field_validator("artefact")
     @classmethod
@@ -98,7 +106,7 @@ def simulate_subject(settings: SimulationSettings, seed: int) -> SimulatedSubjec
     seed
         Who; not negative.
     """
-    rngs = [np.random.default_rng([seed, part]) for part in range(4)]
+    rngs = [np.random.default_rng([seed, part]) for part in range(5)]
     body = ANATOMIES[settings.anatomy](rngs[ANATOMY])
     protocol = sample_contrast(rngs[CONTRAST], settings.modality)
     parameters: dict[str, Any] = {
@@ -107,6 +115,7 @@ def simulate_subject(settings: SimulationSettings, seed: int) -> SimulatedSubjec
         "contrast": asdict(protocol),
         "lesion": None,
         "artefact": None,
+        "acquisition": None,
     }
     anatomy = render_anatomy(body, settings.spacing_mm)
     brain = anatomy.brain_volume()
@@ -119,6 +128,10 @@ def simulate_subject(settings: SimulationSettings, seed: int) -> SimulatedSubjec
         voxels = render_contrast(lesion.anatomy, protocol, lesion.components)
         mask, parameters["lesion"] = lesion.mask, planned.to_json()
     image = Volume(voxels, anatomy.affine, source=f"simulated subject {seed}")
+    if settings.modality == ANY:
+        acquisition = sample_acquisition(rngs[ACQUISITION])
+        image, brain = acquire(image, brain, acquisition)
+        parameters["acquisition"] = asdict(acquisition)
     if settings.artefact is not None:
         fault = sample_artefact(settings.artefact, settings.severity, rngs[ARTEFACT])
         image, parameters["artefact"] = apply_artefact(image, brain, fault), asdict(fault)

@@ -8,13 +8,14 @@ to a gray T1 intensity. Both are mended here with the help of the T1 image.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from atypia.resampling import resample
 from atypia.templates import mni152
-from atypia.volume import Geometry
+from atypia.volume import Geometry, Volume
 
 Float = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -93,6 +94,37 @@ def tissue_maps() -> TissueMaps:
         distance,
         geometry,
     )
+
+
+@lru_cache(maxsize=4)
+def tissue_shares(
+    shape: tuple[int, int, int], affine: tuple[tuple[float, ...], ...], blur_mm: float = 2.0
+) -> Float:
+    """Put shares of the tissues onto a grid in MNI152 world space.
+
+    Parameters
+    ----------
+    shape, affine
+        Of the grid.
+    blur_mm
+        Standard deviation of a blur, for what alignment leaves over between people.
+
+    Returns
+    -------
+    float32 array
+        `(4, X, Y, Z)`: white matter, cortical gray matter, deep gray matter, fluid.
+    """
+    from scipy import ndimage
+
+    maps = tissue_maps()
+    deep = maps.gray * maps.deep
+    shares = (maps.brain - maps.gray - maps.csf, maps.gray - deep, deep, maps.csf)
+    grid = Geometry(shape, np.array(affine))
+    blurred = (ndimage.gaussian_filter(share, blur_mm) for share in shares)
+    found = [resample(Volume(share, maps.geometry.affine), grid).data for share in blurred]
+    stacked: Float = np.stack(found).astype(np.float32)
+    stacked.setflags(write=False)
+    return stacked
 
 
 def _padded_box(brain: Mask) -> tuple[slice, slice, slice]:
