@@ -79,6 +79,16 @@ METHODS: dict[str, Method] = {
         "atypia.detectors.padim:Padim",
         "A Gaussian of patch features at each place of the template (PaDiM in 3D)",
     ),
+    "denoising_autoencoder": Method(
+        "atypia.detectors.denoising_autoencoder:DenoisingAutoencoder",
+        "Denoising autoencoder with coarse noise, in 3D (Kascenas et al. 2022)",
+        aliases=("dae",),
+    ),
+    "synthetic_restoration": Method(
+        "atypia.detectors.synthetic_restoration:SyntheticRestoration",
+        "One-pass 3D restoration learnt on synthetic anomalies (after DISYRE)",
+        aliases=("disyre",),
+    ),
     "ensemble": Method(
         "atypia.detectors.ensemble:Ensemble",
         "Several detectors' score maps as one, by their ranks among healthy scores",

@@ -11,8 +11,11 @@ from atypia.detectors.mask_refinement import (
     MaskRefinementSettings,
     _Reconstruction,
 )
+from atypia.detectors.tissue_prior import tissues_on
 from atypia.errors import SettingsError
 from atypia.preprocessing import prepare
+from atypia.scoring.frequency import high_pass
+from atypia.scoring.tissue_fit import fit_tissues
 from tests.oracles.itermask3d import literal_high_pass, literal_search
 from tests.phantoms import phantom_cohort, phantom_scan
 
@@ -225,3 +228,48 @@ def test_several_restorations_are_scored_together() -> None:
 def test_restorations_that_would_all_be_the_same_are_refused() -> None:
     with pytest.raises(SettingsError, match="fill"):
         MaskRefinementSettings.make({"restorations": 2})
+
+
+def of_tissues(**values) -> MaskRefinement:
+    few = {"prior_from": "tissues", "align": "centre", "training": {"steps": 3, "batch_size": 2}}
+    settings = MaskRefinementSettings.make({**few, **values}, preset="tiny")
+    return MaskRefinement(settings).fit(phantom_cohort(range(3)))
+
+
+def test_the_prior_of_tissues_is_the_coarse_part_of_the_scans_own_fit() -> None:
+    detector = of_tissues(augmentation={"flip_share": 1.0})
+    assert not hasattr(detector, "prior_")
+    prepared = detector._prepared(phantom_scan(50, lesion=True), None)[1]
+    reconstruction = _Reconstruction(detector, prepared)
+    image = torch.from_numpy(np.array(prepared.image.data))
+    brain = torch.from_numpy(np.array(prepared.brain.data))
+    expected, _ = fit_tissues(image, brain, tissues_on(prepared.image.geometry)[0])
+    fine = high_pass(expected[None, None], prepared.image.spacing_mm, 24.0)
+    coarse = (expected[None, None] - fine)[reconstruction.box]
+    torch.testing.assert_close(reconstruction.coarse, coarse)
+    maps = detector.encoder().features(image[None, None])
+    assert maps[0].shape[1] == 8
+    assert all(torch.isfinite(found).all() for found in maps)
+    assert np.isfinite(detector._score(prepared).score).all()
+
+
+def test_a_prior_of_tissues_follows_each_scan_of_a_batch() -> None:
+    detector = of_tissues()
+    scans = [detector._prepared(phantom_scan(seed), None)[1] for seed in (50, 51)]
+    images = [torch.from_numpy(np.array(scan.image.data))[None, None] for scan in scans]
+    images[1] = -images[1]
+    prior = detector._prior(torch.device("cpu"))
+    together = detector._guide(torch.cat(images), prior, (6.0, 6.0, 6.0))[1]
+    for index, image in enumerate(images):
+        alone = detector._guide(image, prior, (6.0, 6.0, 6.0))[1]
+        torch.testing.assert_close(together[index : index + 1], alone)
+    # It is upside down where the scan is.
+    turned = detector._guide(-images[0], prior, (6.0, 6.0, 6.0))[1]
+    torch.testing.assert_close(turned, -together[:1], rtol=1e-3, atol=1e-4)
+
+
+def test_a_prior_of_tissues_needs_the_template() -> None:
+    with pytest.raises(SettingsError, match=r"MNI152.*--align"):
+        of_tissues(align="none")
+    without = MaskRefinementSettings.make({"prior": False, "prior_from": "tissues"}, preset="tiny")
+    MaskRefinement(without.but(training={"steps": 1})).fit(phantom_cohort(range(2)))

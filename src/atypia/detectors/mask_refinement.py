@@ -32,6 +32,7 @@ from atypia.detectors.guided_encoder import GuidedEncoder
 from atypia.detectors.mask_search import MaskSearch, SearchRules, curve_details
 from atypia.detectors.prediction import Finding
 from atypia.detectors.restorations import finding_of
+from atypia.detectors.tissue_prior import require_template, tissues_on
 from atypia.detectors.training_scans import divided
 from atypia.networks.iterative_mask_unet import FoldedUNet, IterativeMaskUNet
 from atypia.networks.unet import ResidualUNet
@@ -41,6 +42,7 @@ from atypia.scoring.residual import Sign, signed
 from atypia.scoring.restorations import RestorationRules
 from atypia.scoring.spectrum import Features, UsualSpectrum, spectrum_of
 from atypia.scoring.spread import healthy_spread
+from atypia.scoring.tissue_fit import expected_scans
 from atypia.training import TrainingSettings, train
 from atypia.training.augmentation import Augmentation, augment
 from atypia.training.loop import seeded
@@ -121,6 +123,9 @@ class MaskRefinementSettings(SearchRules, DetectorSettings):
     """Of the reference's network; the small one has none."""
     prior: bool = True
     """Give the network the mean healthy brain, and let it learn the deviation from it."""
+    prior_from: Literal["mean", "tissues"] = "mean"
+    """Where the prior comes from: the training scans' mean, or the template's tissues with the
+    intensities that they have in each scan, which serves scans of any contrast."""
     cutoff: Literal["wavelength", "index"] = "wavelength"
     """The high-frequency image's cutoff: `wavelength_mm` on any grid, or the reference's 15 index
     units and its constant amplitude below, which mean the same on a cube of 192 mm only."""
@@ -191,6 +196,8 @@ class MaskRefinement(Detector):
 
     def _build(self) -> None:
         settings = self.settings
+        if self.plan is not None and self._fits_tissues:
+            require_template(self.plan, self.method)
         # Image, high-frequency image; with zeros a channel must tell what is hidden.
         inputs = 2 + (settings.fill == "zero") + settings.prior
         # Drawn from its own stream: the weights depend on the seed alone.
@@ -207,10 +214,11 @@ class MaskRefinement(Detector):
     def encoder(self) -> GuidedEncoder:
         """Give the encoder of the U-Net, for scans of which nothing is hidden."""
         grid, settings = self._working_grid(), self.settings
-        prior = getattr(self, "prior_", np.zeros(grid.shape, np.float32))
+        known = self._fits_tissues or hasattr(self, "prior_")
+        prior = self._prior(torch.device("cpu")) if known else torch.zeros((1, 1, *grid.shape))
         return GuidedEncoder(
             self.network_,  # type: ignore[arg-type]
-            torch.from_numpy(np.asarray(prior))[None, None],
+            prior,
             lambda image, prior: self._guide(image, prior, grid.spacing_mm),
             masked=settings.fill == "zero",
             guided=settings.prior,
@@ -218,9 +226,11 @@ class MaskRefinement(Detector):
 
     def _fit(self, training: TrainingSet) -> None:
         settings = self.settings
-        self.prior_ = training.mean()
+        if not self._fits_tissues:
+            self.prior_ = training.mean()
         # A single scan has to serve for both; its gamma is then optimistic.
         learning, held_out = divided(training.scans, settings.validation_share, settings.seed)
+        training.note(self)
         train(
             self.network_,
             lambda network, batch, rng: self._loss(network, [learning[i] for i in batch], rng),
@@ -305,12 +315,18 @@ class MaskRefinement(Detector):
                 total += float(((restored - image) ** 2)[brain].mean())
         return total / (2 * len(scans))
 
+    @property
+    def _fits_tissues(self) -> bool:
+        return self.settings.prior and self.settings.prior_from == "tissues"
+
     def _multiple(self) -> int:
         """By how many voxels a scan may be shifted without changing the network's answer."""
         return int(getattr(self.network_, "multiple", 1))
 
     def _prior(self, device: torch.device) -> Tensor:
-        """Give the mean healthy brain `(1, 1, X, Y, Z)`."""
+        """Give the mean healthy brain `(1, 1, X, Y, Z)`, or the tissues `(1, T, X, Y, Z)`."""
+        if self._fits_tissues:
+            return tissues_on(self._working_grid()).to(device)
         return torch.from_numpy(np.asarray(self.prior_)).to(device)[None, None]
 
     def _guide(
@@ -324,6 +340,8 @@ class MaskRefinement(Detector):
             fine = high_pass(image, spacing_mm, settings.wavelength_mm)
         if not settings.prior:
             return fine, torch.zeros_like(image)
+        if self._fits_tissues:
+            prior = expected_scans(image, image != 0, prior)
         coarse = prior - high_pass(prior, spacing_mm, settings.wavelength_mm)
         return fine, coarse.expand_as(image)
 
@@ -377,6 +395,10 @@ class MaskRefinement(Detector):
             return self._score(prepared)
         reconstruction = _Reconstruction(self, prepared)
         return self._finding(reconstruction, reconstruction.restore(reconstruction.brain))
+
+    def _restore_alone(self, prepared: Prepared) -> Array:
+        reconstruction = _Reconstruction(self, prepared)
+        return reconstruction.on_grid(reconstruction.restore(reconstruction.brain))
 
     def _fine_error(self, residual: Array, prepared: Prepared) -> float:
         """Mean square of the residual's high-frequency part: what was not restored as it was."""
