@@ -30,12 +30,16 @@ BENCHMARKS = {
     "patch_features": "benchmarks.patch_features",
     "patch_score_map": "benchmarks.patch_score_map",
     "preprocessing": "benchmarks.preprocessing",
+    "predict": "benchmarks.predict",
     "real_t1": "benchmarks.real_t1",
+    "reasons": "benchmarks.reasons",
     "restorations": "benchmarks.restorations",
     "screenshots": "benchmarks.screenshots",
+    "shipped": "benchmarks.shipped",
     "simplex": "benchmarks.simplex",
     "simulation": "benchmarks.simulation",
     "spark": "benchmarks.spark",
+    "weights": "benchmarks.weights",
 }
 """Name -> module with `run(quick) -> (rows, figures)`; its docstring's first line describes it."""
 

@@ -37,6 +37,7 @@ def opened(chromium, scan):
     watched = Watched(chromium(*SOFTWARE_WEBGL).new_page(viewport=SIZE))
     watched.open(scan / "index.html").wait_for_selector("html[data-ready]", **READY)
     assert watched.tab.evaluate("document.documentElement.dataset.ready") == "viewer"
+    watched.tab.wait_for_selector("html[data-layers=all]", **READY)
     yield watched
     watched.tab.close()
 
@@ -179,6 +180,23 @@ def test_layers_are_switched_and_faded(tab):
         }"""
     )
     assert opacity(tab, "score") == 0.25
+
+
+def test_a_hidden_layer_comes_when_it_is_asked_for(page, scan):
+    """The viewer is ready without it; here it never gets idle."""
+    page.tab.add_init_script("window.requestIdleCallback = () => 0;")
+    tab = page.open(scan / "index.html")
+    tab.wait_for_selector("html[data-ready=viewer]", **READY)
+    keys = tab.evaluate("layers.map(l => l.key)")
+    there = "viewer.volumes.map(v => v.name.split('.')[0])"
+    assert tab.evaluate(there) == [key for key in keys if key != "restoration"]
+    flagged = "layerOf('flagged').volume.img.reduce((a, b) => a + b, 0)"
+    before = tab.evaluate(flagged)
+    tab.check("[data-layer=restoration]")
+    assert tab.evaluate(f"layerOf('restoration').arriving.then(() => {there})") == keys
+    assert opacity(tab, "restoration") == 1.0
+    assert tab.evaluate(flagged) == before > 0
+    assert page.requests == page.complaints == []
 
 
 def test_what_is_drawn_changes_with_the_layers(tab):

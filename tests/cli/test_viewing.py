@@ -93,4 +93,4 @@ def test_mistakes_are_one_line_with_a_remedy(
     line = failing(["view", str(tmp_path / "m"), "--port", "99999"], capsys)
     assert "Choose another" in line
     scan = ["--scan", str(tmp_path / "none.nii.gz")]
-    assert "unfinished" in failing(["view", str(tmp_path / "m"), *scan], capsys)
+    assert "no such file" in failing(["view", str(tmp_path / "m"), *scan], capsys)

@@ -221,3 +221,18 @@ def test_what_is_not_needed_of_thousands_of_scans_is_not_kept(results):
     )
     assert [set(entry.description) for entry in found.done] == [{"score", "threshold"}] * 3
     assert steps == [("results", i, 4) for i in range(5)]
+
+
+def test_reasons_for_an_artefact_stand_with_the_methods_flags_and_verdicts_can_be_chosen():
+    noise = {"code": "noise", "kind": "artefact", "p_value": 0.02, "text": "Noise."}
+    place = {"code": "focus", "kind": "lesion", "p_value": 0.02, "text": "A place."}
+    entries = [
+        entry_of("a", verdict="artefact and lesion", reasons=[noise, place]),
+        entry_of("b", verdict="lesion", reasons=[place]),
+        entry_of("c"),
+    ]
+    table = table_of(*entries)
+    assert table.choices == {"verdict": ("artefact and lesion", "lesion")}
+    shown = {row.id: row.cells[keys(table).index("artefacts")] for row in table.rows}
+    assert shown == {"a": "noise", "b": "-", "c": "-"}
+    assert artefacts_of({"artefacts": ["ghosting"]}, [noise, place]) == "noise, ghosting"

@@ -15,7 +15,8 @@ from atypia.cohort.scan import Scan
 from atypia.detectors.model_folder import load_detector
 from atypia.errors import InputError, ModelError
 from atypia.preprocessing import prepare
-from atypia.report.samples import MOST, _spread, samples_of
+from atypia.report.samples import samples_of
+from atypia.report.snapshots import MOST, fitting, read_counts, read_weights, spread
 from tests.cli.test_errors import write_phantoms
 
 QUICK = ["--preset", "tiny", "--workers", "1", "--training.steps", "6"]
@@ -62,8 +63,6 @@ def test_a_scan_that_was_learnt_from_is_told(place: Path) -> None:
 
 
 def test_weights_of_a_part_are_found_under_another_name(place: Path, tmp_path: Path) -> None:
-    from atypia.report.samples import _fitting, _snapshot
-
     path = sorted((place / "model" / "snapshots").glob("*.safetensors"))[0]
     with safe_open(path, "pt") as file:
         told = file.metadata()
@@ -71,11 +70,11 @@ def test_weights_of_a_part_are_found_under_another_name(place: Path, tmp_path: P
     network = load_detector(place / "model").network_
     inner = {k.replace("network.", "network.inner."): v for k, v in weights.items()}
     save_file(inner, tmp_path / "a.safetensors", told)
-    title, found = _snapshot(tmp_path / "a.safetensors")
-    assert title == f"step {json.loads(told['training'])['step']}"
-    assert set(_fitting(found, network, path)) == set(network.state_dict())
+    found = read_weights(tmp_path / "a.safetensors")
+    assert read_counts(tmp_path / "a.safetensors").step == json.loads(told["training"])["step"]
+    assert set(fitting(found, network, path)) == set(network.state_dict())
     with pytest.raises(ModelError, match="of another network"):
-        _fitting({"other": next(iter(found.values()))}, network, path)
+        fitting({"other": next(iter(found.values()))}, network, path)
 
 
 def test_a_damaged_snapshot_and_an_unfinished_model_are_errors(place: Path, tmp_path: Path) -> None:
@@ -99,7 +98,7 @@ def test_a_method_without_restorations_is_refused(place: Path, tmp_path: Path) -
 
 def test_many_snapshots_are_thinned_evenly() -> None:
     places = [Path(f"{i}") for i in range(25)]
-    chosen = _spread(places)
+    chosen = spread(places)
     assert len(chosen) == MOST
     assert (chosen[0], chosen[-1]) == (places[0], places[-1])
-    assert _spread(places[:3]) == places[:3]
+    assert spread(places[:3]) == places[:3]

@@ -214,3 +214,20 @@ def test_a_failed_scan_and_a_damaged_one_are_refused(results):
     (results / "scans" / "tumour-1" / "score_map.nii.gz").write_bytes(b"no image")
     with pytest.raises(InputError, match="score_map"):
         subject_page(results, "tumour-1")
+
+
+def test_the_page_tells_artefact_or_lesion_with_its_reasons(results):
+    place = results / "scans" / "tumour-1" / "scan.json"
+    told = files.read_json(place)
+    assert "Artefact or lesion?" not in subject_page(results, "tumour-1", static=True)
+    reason = {"code": "focus", "kind": "lesion", "p_value": 0.0244, "text": "One <place>."}
+    files.write_json(place, told | {"verdict": "lesion", "reasons": [reason]})
+    page = subject_page(results, "tumour-1", static=True)
+    section = page.split('id="reasons"')[1].split("</section>")[0]
+    assert "Artefact or lesion? <small>lesion</small>" in section
+    assert "One &lt;place&gt;." in section
+    assert "p = 0.024 among 3 healthy scans; focus" in section
+    files.write_json(place, told | {"verdict": "nothing unusual", "reasons": []})
+    assert "No figure of the whole scan is unusual" in subject_page(
+        results, "tumour-1", static=True
+    )

@@ -120,6 +120,7 @@ def test_nothing_is_done_twice(
         raise AssertionError("must not be called")
 
     monkeypatch.setattr("atypia.detectors.base.Detector._scored", never)
+    monkeypatch.setattr("atypia.detectors.base.Detector.calibrate", never)
     monkeypatch.setattr("atypia.detectors.base.Detector.predict", never)
     monkeypatch.setattr(Ensemble, "of", never)
     again = compare_methods(protocol(folder), folder, workers=1).results

@@ -9,6 +9,7 @@ from atypia.calibration.calibration import (
 )
 from atypia.calibration.conformal import PValue
 from atypia.calibration.drift import Drift, drift_of
+from atypia.calibration.reasons import Reason, can_tell, reasons_of, verdict_of
 from atypia.calibration.strata import HealthyStrata
 
 __all__ = [
@@ -17,8 +18,12 @@ __all__ = [
     "Drift",
     "HealthyStrata",
     "PValue",
+    "Reason",
     "Threshold",
+    "can_tell",
     "cluster_limit",
     "drift_of",
+    "reasons_of",
     "require_scans",
+    "verdict_of",
 ]

@@ -6,7 +6,7 @@ highest score of every healthy scan; the subject-level score of every healthy sc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -95,6 +95,9 @@ class Calibration(Settings):
     """`cluster_mm3` comes from a fitted tail, not from the healthy scans themselves."""
     extrapolate: bool = False
     """P-values below `1 / (1 + n)` are told, from fitted tails, and marked as extrapolated."""
+    figures: Mapping[str, tuple[float, ...]] = {}
+    """Name in `atypia.scoring.reasons.FIGURES` -> one value a healthy scan: what tells an artefact
+    from a lesion. Empty in a calibration of an older version."""
     strata: HealthyStrata | None = None
     """Subject-level scores are compared within these, where there are scans enough."""
 
@@ -102,7 +105,7 @@ class Calibration(Settings):
     def _one_value_a_scan(self) -> Self:
         scans = len(self.subject_scores)
         labels = () if self.strata is None else self.strata.labels
-        for values in (self.largest_mm3, self.highest_scores, labels):
+        for values in (self.largest_mm3, self.highest_scores, labels, *self.figures.values()):
             if values and len(values) != scans:
                 raise ValueError(f"{len(values)} values for {scans} scans")
         if (self.scan_fpr is None) != (self.cluster_mm3 is None):

@@ -21,6 +21,7 @@ COMMANDS = {
     "calibrate": ("atypia.cli.scoring:calibrate", "Learn a model's threshold from healthy scans."),
     "drift": ("atypia.cli.scoring:drift", "Check new healthy scans against the calibration."),
     "predict": ("atypia.cli.scoring:predict", "Find anomalies in one scan or a cohort."),
+    "weights": ("atypia.cli.weights:weights", "List the weights that come with atypia."),
     "evaluate": ("atypia.cli.scoring:evaluate", "Compare with labels, beside the baselines."),
     "power": ("atypia.cli.power:power", "Plant lesions and tell which are found."),
     "benchmark": ("atypia.cli.comparing:benchmark", "Compare methods by a protocol."),

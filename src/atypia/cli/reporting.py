@@ -34,7 +34,8 @@ def report(
     output
         The page; `report.html` in the results folder, or `training.html` in the model, if unset.
     scan
-        Name of a scan that gets a page of its own, `scans/NAME/index.html`; may be repeated.
+        Name of a scan that gets a page of its own, `scans/NAME/index.html`; may be repeated. Of a
+        model: an image, or a cohort whose first scan is taken; each snapshot restores it.
     pages
         Without --scan: how many scans get one, the most abnormal first; -1 for all.
     static
@@ -44,15 +45,22 @@ def report(
     """
     from atypia.report import write_training_page
     from atypia.report.pages import write_pages
+    from atypia.report.samples import samples_of
     from atypia.report.training_page import is_model
 
     if pages < -1:
         raise SettingsError("--pages", f"{pages} is no number of pages", "Give 0 or more, -1: all")
     if is_model(place):
-        if scan or static:
-            told = "are for results, and this is a model"
-            raise SettingsError("--scan and --static", told, "Name a results folder")
-        print(write_training_page(place, output))
+        if static:
+            told = "is for results, and this is a model"
+            raise SettingsError("--static", told, "Name a results folder")
+        if len(scan) > 1:
+            raise SettingsError("--scan", "of a model is one scan", "Give one")
+        samples = None
+        if scan:
+            with progress_bar() as progress:
+                samples = samples_of(place, scan[0], progress=progress)
+        print(write_training_page(place, output, samples=samples))
         return 0
     with progress_bar() as progress:
         written = write_pages(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 from statistics import median
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from atypia import files
+from atypia.calibration.change import change_told
 from atypia.calibration.drift import RATE
 from atypia.calibration.strata import LEAST
+from atypia.cli.reporting import PAGES
 from atypia.cli.shared import (
     Cache,
     CohortOptions,
@@ -19,24 +21,32 @@ from atypia.cli.shared import (
     list_failures,
     progress_bar,
 )
-from atypia.cohort import joined
+from atypia.cli.weights import summary_of
+from atypia.cohort import Cohort, joined, modality_named
 from atypia.cohort.corrupted import falsified
 from atypia.detectors.model_folder import load_baselines, load_detector
+from atypia.detectors.shipped import DEFAULT
 from atypia.errors import InputError, SettingsError
 from atypia.evaluation.result_tables import tables
+from atypia.preprocessing import Failure
 from atypia.runs.drifting import drift_of_detector
 from atypia.runs.evaluating import evaluate_detectors, evaluate_output
 from atypia.runs.fitting import calibrate_model
 from atypia.runs.predicting import predict_cohort
+from atypia.runs.shipped import calibrate_site, predict_with_weights
 
 DRIFT_FOUND = 3
 """Exit code of `atypia drift`."""
 
 
 def calibrate(
-    model: Path,
-    healthy: Path,
+    model: Path | None = None,
+    healthy: Path | None = None,
     *,
+    weights: str | None = None,
+    output: Output | None = None,
+    modality: str | None = None,
+    contrast: str | None = None,
     voxel_fpr: float = 0.005,
     smallest_mm3: float = 0.0,
     scan_fpr: float | None = None,
@@ -51,9 +61,19 @@ def calibrate(
     Parameters
     ----------
     model
-        Folder that `atypia fit` wrote; the calibration is stored in it.
+        Folder that `atypia fit` wrote; the calibration is stored in it. Left out (with --healthy):
+        the weights that come with atypia are adapted to your scanner.
     healthy
-        Healthy scans of subjects that were not used for training.
+        Healthy scans of subjects that were not used for training; for a scanner about 50.
+    weights
+        Which weights to adapt: a name that `atypia weights` lists.
+    output
+        Model folder for the adapted weights, to be named in `atypia predict`.
+    modality
+        Which images of the scans, where they have several.
+    contrast
+        T1w, T2w, FLAIR or other: the shipped calibration that the new one is compared with; as the
+        first scan shows it if unset.
     voxel_fpr
         Share of healthy brain voxels that may be flagged.
     smallest_mm3
@@ -69,20 +89,33 @@ def calibrate(
     stratum_least
         Healthy scans that a stratum must have; a scan of another is compared with all.
     """
-    scans = (options or CohortOptions()).open(healthy)
-    with progress_bar() as progress:
-        detector = calibrate_model(
-            model,
-            scans,
-            voxel_fpr=voxel_fpr,
-            smallest_mm3=smallest_mm3,
-            scan_fpr=scan_fpr,
-            extrapolate=extrapolate,
-            stratify=stratify,
-            stratum_least=stratum_least,
-            cache=cache,
-            progress=progress,
+    if healthy is None:
+        problem = "needs healthy scans"
+        raise SettingsError("atypia calibrate", problem, "Give --healthy COHORT")
+    if (model is None) != (output is not None):
+        raise SettingsError(
+            "atypia calibrate",
+            "takes a model, which keeps its calibration, or --output for weights that come with it",
+            "Give `calibrate MODEL HEALTHY`, or `calibrate --healthy HEALTHY --output SITE`",
         )
+    scans = _opened(healthy, modality, options)
+    rules: dict[str, Any] = {
+        "voxel_fpr": voxel_fpr,
+        "smallest_mm3": smallest_mm3,
+        "scan_fpr": scan_fpr,
+        "extrapolate": extrapolate,
+        "stratify": stratify,
+        "stratum_least": stratum_least,
+    }
+    with progress_bar() as progress:
+        if model is not None:
+            before = load_detector(model).calibration
+            detector = calibrate_model(model, scans, **rules, cache=cache, progress=progress)
+        else:
+            assert output is not None
+            before, detector = calibrate_site(
+                weights or DEFAULT, scans, output, contrast, rules, cache=cache, progress=progress
+            )
     assert detector.calibration is not None
     calibration = detector.calibration
     threshold = calibration.threshold
@@ -93,6 +126,10 @@ def calibrate(
         f"{max(sizes):.4g} mm3. Lowest p-value, but for extrapolated ones: "
         f"{calibration.lowest_p_value:.2g}."
     )
+    if before is not None:
+        print("\n" + change_told(before, calibration))
+    if output is not None:
+        print(f"\n{output}")
     return 0
 
 
@@ -126,9 +163,13 @@ def drift(
 
 def predict(
     model: Path,
-    scans: Path,
+    scans: Path | None = None,
     *,
-    output: Output,
+    output: Output | None = None,
+    weights: str | None = None,
+    modality: str | None = None,
+    contrast: str | None = None,
+    pages: int = PAGES,
     options: CohortOptions | None = None,
     cache: Cache = None,
     workers: Workers = None,
@@ -136,21 +177,43 @@ def predict(
 ) -> int:
     """Find anomalies; score map, mask and restoration come back on each scan's own grid.
 
+    `atypia predict SCANS` needs no model and no training: weights that come with atypia answer.
+
     Parameters
     ----------
     model
-        Folder that `atypia fit` wrote.
+        Folder that `atypia fit` or `atypia calibrate --output` wrote; it may be left out.
     scans
         One image, a folder or a manifest.
     output
-        A folder. Scans that are done already are kept.
+        A folder. Scans that are done already are kept. Without a model: NAME_atypia if unset.
+    weights
+        Without a model: a name that `atypia weights` lists, or a model folder.
+    modality
+        Which images of the scans, where they have several.
+    contrast
+        Without a model: T1w, T2w, FLAIR or other, whose calibration is used; if unset as the cohort
+        names the images, or as each image shows it.
+    pages
+        Without a model: how many scans get a page of their own, the most abnormal first.
     derivatives
         Give the results of scans with BIDS names under such names too, in OUT/derivatives/atypia.
     """
     from atypia.report import write_curves
 
+    if scans is None:
+        place = output or Path(f"{model.name.split('.')[0] or 'scans'}_atypia")
+        cohort = _opened(model, modality, options)
+        return _predict_untrained(
+            cohort, place, weights or DEFAULT, contrast, pages, cache, workers, derivatives
+        )
+    if weights is not None or contrast is not None:
+        problem = "belong to predictions without a model"
+        raise SettingsError("--weights and --contrast", problem, "Name only the scans")
+    if output is None:
+        raise SettingsError("--output", "is missing", "Name a folder for the results")
     detector = load_detector(model)
-    cohort = (options or CohortOptions()).open(scans)
+    cohort = _opened(scans, modality, options)
     with progress_bar() as progress:
         report = predict_cohort(
             detector,
@@ -167,6 +230,49 @@ def predict(
     if detector.calibration is None:
         print("The model is not calibrated: there are score maps, but no masks.")
     return list_failures(report.failures, len(cohort))
+
+
+def _opened(path: Path, modality: str | None, options: CohortOptions | None) -> Cohort:
+    """Open a cohort; of scans with several images keep those of a modality, if one is named."""
+    cohort = (options or CohortOptions()).open(path, modality)
+    return cohort if modality is None else cohort.of_modality(modality_named(modality))
+
+
+def _predict_untrained(
+    cohort: Cohort,
+    output: Path,
+    weights: str,
+    contrast: str | None,
+    pages: int,
+    cache: Path | None,
+    workers: int | None,
+    derivatives: bool,
+) -> int:
+    """Predict by weights that come with the package, tell what was found, and write its pages."""
+    from atypia.report import write_curves
+    from atypia.report.pages import write_pages
+
+    failures: list[Failure] = []
+    with progress_bar() as progress:
+        found = predict_with_weights(
+            cohort,
+            output,
+            weights=weights,
+            contrast=contrast,
+            cache=cache,
+            workers=workers,
+            derivatives=derivatives,
+            progress=progress,
+        )
+        for part in found:
+            failures += part.report.failures
+            if part.report.done + part.report.kept == 0:
+                continue
+            write_curves(part.folder)
+            written = write_pages(part.folder, most=pages, workers=workers, progress=progress)
+            print(summary_of(part.folder))
+            print(written.scans[0] if len(written.scans) == 1 else written.page)
+    return list_failures(failures, len(cohort))
 
 
 def evaluate(

@@ -8,8 +8,8 @@ import webbrowser
 from pathlib import Path
 
 from atypia.cli.shared import Workers, progress_bar
-from atypia.errors import AtypiaError
-from atypia.report.samples import samples_of
+from atypia.errors import AtypiaError, ModelError
+from atypia.report.samples import FollowedSamples
 from atypia.report.serving import address_of, serve
 from atypia.report.viewable import require_viewable
 
@@ -34,17 +34,23 @@ def view(
     browser
         Open the page in a browser, where there is a screen.
     scan
-        For a finished model: an image, or a cohort whose first scan is taken; each snapshot
-        (`--training.snapshot-epochs`) restores it, and the page shows how that went.
+        For a model: an image, or a cohort whose first scan is taken; each snapshot
+        (`--training.snapshot-epochs`) restores it, and the page shows how that went. While a fit
+        runs, those of new snapshots are added.
     workers
         Processes that draw small pictures of results; one a core by default.
     """
     require_viewable(place)
-    samples = None
-    if scan is not None:
-        with progress_bar() as progress:
-            samples = samples_of(place, scan, progress=progress)
-    with serve(place, port, samples=samples) as server:
+    samples = None if scan is None else FollowedSamples(place, scan)
+    if samples is not None:
+        try:
+            with progress_bar() as progress:
+                samples.restore(progress)
+        except ModelError as error:
+            if samples.finished:
+                raise
+            print(f"atypia: {error}", file=sys.stderr)  # the fit goes on, and may bring it
+    with serve(place, port, samples=None if samples is None else samples.followed) as server:
         try:
             try:
                 with progress_bar() as progress:

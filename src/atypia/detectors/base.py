@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -23,7 +23,7 @@ from atypia.calibration.strata import LEAST
 from atypia.cohort.scan import Cohort, Scan
 from atypia.cohort.splits import require_disjoint
 from atypia.detectors.healthy_maps import HealthyMaps
-from atypia.detectors.prediction import Finding, Prediction, apply_calibration
+from atypia.detectors.prediction import Finding, Prediction, apply_calibration, with_reasons
 from atypia.detectors.training_scans import (
     PreparationSettings,
     all_prepared,
@@ -31,6 +31,7 @@ from atypia.detectors.training_scans import (
     digest_of_start,
     identified_plan,
 )
+from atypia.detectors.unfinished import write_fit, write_known
 from atypia.errors import (
     AtypiaError,
     CohortError,
@@ -40,12 +41,13 @@ from atypia.errors import (
 )
 from atypia.preprocessing import Plan, Prepared, prepare, prepare_all
 from atypia.progress import Progress, silent, track
+from atypia.scoring.reasons import figures_of
 from atypia.scoring.reduce import top_mean
 from atypia.scoring.smooth import median_in_brain
 from atypia.volume import MNI152_SPACE, Array, Geometry, Volume
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 class DetectorSettings(PreparationSettings):
@@ -100,6 +102,11 @@ class TrainingSet:
             covered += scan.brain.data
         return covered >= len(self.scans) / 2
 
+    def note(self, detector: Detector) -> None:
+        """Keep what is known before a network is trained, without which snapshots say nothing."""
+        if self.folder is not None:
+            write_known(detector, self.folder, self.identity)
+
 
 class Detector(ABC):
     """Base class of all anomaly detectors.
@@ -143,6 +150,18 @@ class Detector(ABC):
     def _score_alone(self, prepared: Prepared) -> Finding:
         """Give only what the score map and `subject_score` need; override it where that saves."""
         return self._score(prepared)
+
+    def _restore_alone(self, prepared: Prepared) -> Array | None:
+        """Restore one scan `(X, Y, Z)`, in the intensities of the prepared one; None if it cannot.
+
+        Override it with what needs only the network and what `TrainingSet.note` kept, and pictures
+        can be shown while the network learns.
+        """
+        return self._score_alone(prepared).restoration
+
+    def _take_codes(self, weights: Mapping[str, Tensor]) -> None:
+        """Take from a snapshot what is trained beside the network that restores."""
+        return
 
     def _learnt_before(self) -> tuple[list[str], list[str]]:
         """Give digests of the weights that `_fit` starts from, and the people behind them."""
@@ -207,6 +226,7 @@ class Detector(ABC):
         people = {scan.person for scan in cohort} | set(self._learnt_before()[1])
         if folder is not None:
             people |= begin(folder, identity, start, people)
+            write_fit(self, folder, plan, modality, identity, people)
         results = prepare_all(
             cohort, plan, modality, cache=cache, workers=workers, progress=progress
         )
@@ -248,12 +268,12 @@ class Detector(ABC):
         Returns
         -------
         Prediction
-            With a mask, p-value and lesions if there is a calibration.
+            With a mask, p-value, verdict and lesions if there is a calibration.
         """
         scan = Scan.of(scan)
         plan, prepared = self._prepared(scan, cache)
         finding = self._score(prepared)
-        score_map, scores = self._finish(scan, prepared, finding)
+        score_map, scores, smooth = self._finish(scan, prepared, finding)
         prediction = Prediction(
             scan=scan,
             score_map=score_map,
@@ -264,7 +284,10 @@ class Detector(ABC):
             own_mask=_native_mask(plan, prepared, finding),
             details=finding.details,
         )
-        judged = apply_calibration(prediction, calibration or self.calibration)
+        calibration = calibration or self.calibration
+        judged = apply_calibration(prediction, calibration)
+        if calibration is not None and calibration.figures:
+            judged = with_reasons(judged, calibration, _figures(prepared, smooth))
         return _placed_in_template(judged, plan, prepared)
 
     def score_map(self, scan: Scan | Volume | str | Path) -> Volume:
@@ -326,13 +349,16 @@ class Detector(ABC):
         strata = HealthyStrata.of(healthy.scans, stratify, stratum_least) if stratify else None
         healthy.require_healthy("calibration")
         require_disjoint(healthy, self.trained_on["people"], "calibration", "training")
-        scores = []
+        scores, figures = [], []
         with tempfile.TemporaryDirectory(prefix="atypia-") as folder:
             maps = HealthyMaps(Path(folder))
             for scan in track(healthy.scans, f"calibrate {self.method}", progress):
-                score_map, score, brain = self._scored(scan, cache)
-                maps.add(score_map, brain)
-                scores.append(score)
+                _, prepared = self._prepared(scan, cache)
+                finding = self._score_alone(prepared)
+                score_map, found, smooth = self._finish(scan, prepared, finding)
+                maps.add(score_map, prepared.native_brain)
+                scores.append(self._chosen(found))
+                figures.append(_figures(prepared, smooth))
             levels = maps.levels(voxel_fpr, progress)
         cluster_mm3, extrapolated = None, False
         if scan_fpr is not None:
@@ -353,6 +379,7 @@ class Detector(ABC):
             cluster_mm3=cluster_mm3,
             cluster_extrapolated=extrapolated,
             extrapolate=extrapolate,
+            figures={name: tuple(each[name] for each in figures) for name in figures[0]},
             strata=strata,
         )
         return self.calibration
@@ -403,13 +430,16 @@ class Detector(ABC):
     def _scored(self, scan: Scan, cache: Path | None = None) -> tuple[Volume, float, Volume]:
         """Give native score map, subject-level score and native brain mask, and nothing else."""
         _, prepared = self._prepared(scan, cache)
-        score_map, scores = self._finish(scan, prepared, self._score_alone(prepared))
+        score_map, scores, _ = self._finish(scan, prepared, self._score_alone(prepared))
         return score_map, self._chosen(scores), prepared.native_brain
 
     def _finish(
         self, scan: Scan, prepared: Prepared, finding: Finding
-    ) -> tuple[Volume, dict[str, float]]:
-        """Smooth a method's score, bring it to the scan's grid, and reduce it to numbers."""
+    ) -> tuple[Volume, dict[str, float], Array]:
+        """Smooth a method's score, bring it to the scan's grid, and reduce it to numbers.
+
+        Gives score map, scores, and the smoothed score on the working grid.
+        """
         brain = prepared.brain.data
         smooth = median_in_brain(finding.score, brain, self.settings.median_size)
         if not np.isfinite(smooth).all():
@@ -432,7 +462,7 @@ class Detector(ABC):
             scores["final_mask_ml"] = (
                 share * float(native.data.sum()) * native.geometry.voxel_volume_mm3 / 1000
             )
-        return score_map, scores
+        return score_map, scores, smooth
 
     def _chosen(self, scores: dict[str, float]) -> float:
         name = self.settings.subject_score
@@ -469,6 +499,12 @@ def _placed_in_template(prediction: Prediction, plan: Plan, prepared: Prepared) 
         x, y, z = (float(v) for v in (world @ [*lesion.centre_mm, 1.0])[:3])
         lesions.append(replace(lesion, template_mm=(x, y, z)))
     return replace(prediction, lesions=tuple(lesions))
+
+
+def _figures(prepared: Prepared, smooth: Array) -> dict[str, float]:
+    """Measure what tells an artefact from a lesion."""
+    image = prepared.image
+    return figures_of(image.data, smooth, prepared.brain.data, image.spacing_mm)
 
 
 def _native_mask(plan: Plan, prepared: Prepared, finding: Finding) -> Volume | None:

@@ -257,6 +257,8 @@ class Diffusion(Detector):
             load_encoder(settings.encoder, self.network_.encoder)
         learning, held_out = divided(training.scans, settings.validation_share, settings.seed)
         self.range_ = np.array(settings.intensity_range or usual_range(learning))
+        self.noise_variance_ = np.zeros((1, 1, 1), dtype=np.float32)
+        training.note(self)
         train(
             self.network_,
             lambda network, batch, rng: self._loss(network, [learning[i] for i in batch], rng),
@@ -268,7 +270,6 @@ class Diffusion(Detector):
             identity=training.identity,
             progress=training.progress,
         )
-        self.noise_variance_ = np.zeros((1, 1, 1), dtype=np.float32)
         healthy = (held_out + learning)[: settings.healthy_residuals]
         if healthy:
             squares = [
@@ -451,6 +452,9 @@ class Diffusion(Detector):
         return replace(
             finding, restoration=np.where(brain, finding.restoration * (high - low) + low, 0)
         )
+
+    def _restore_alone(self, prepared: Prepared) -> Array | None:
+        return self._score(prepared).restoration
 
     def _bounds(self) -> tuple[float, float]:
         return float(self.range_[0]), float(self.range_[1])

@@ -15,7 +15,7 @@ expected one, because classes have an order.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -227,6 +227,7 @@ class ImplicitField(Detector):
             together = _AutoDecoder(self.network_, len(maps), settings)
         epoch = max(1, len(maps) // settings.training.batch_size)
         ramp = settings.code_ramp_epochs * epoch
+        training.note(self)
         train(
             together,
             lambda network, batch, rng: self._loss(network, batch, maps, region, points, ramp, rng),
@@ -441,6 +442,13 @@ class ImplicitField(Detector):
             scores=scores,
             details={"fit_steps": len(fitted.losses), "fit_loss": fitted.losses},
         )
+
+    def _restore_alone(self, prepared: Prepared) -> Array | None:
+        return self._score(prepared).restoration
+
+    def _take_codes(self, weights: Mapping[str, Tensor]) -> None:
+        # Without a prior of its own time a decoder would be asked for codes it has never met.
+        self.codes_ = _within(weights["codes.weight"], self.settings.code_bound).numpy()
 
     def _gap(self) -> float:
         """Give the mean gap between classes, in the unit of the prepared image."""

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,14 +34,47 @@ from atypia.training.checkpoint import cpu_copy
 
 Value = TypeVar("Value")
 
+HELD = "members_"
+"""The attribute in which an ensemble holds its members."""
+
 FORMAT = 1
 """Grows when a model folder of an older atypia cannot be read any more."""
 
 
-def save_detector(detector: Detector, folder: str | Path) -> None:
-    """Write a fitted detector; an interrupted write leaves no folder that loads."""
+HALVED_FROM = 5000
+"""Values of an array from which on it may be kept in half precision."""
+
+
+def save_detector(
+    detector: Detector,
+    folder: str | Path,
+    *,
+    half: bool = False,
+    members: Mapping[str, Path] | None = None,
+) -> None:
+    """Write a fitted detector; an interrupted write leaves no folder that loads.
+
+    Parameters
+    ----------
+    detector
+        Fitted.
+    folder
+        The model folder.
+    half
+        Keep large arrays as bfloat16: half the size, about three digits. What is loaded then
+        differs from what was fitted, so calibrate it after loading.
+    members
+        Of an ensemble: the model folders in which its members stand already, beside `folder`. They
+        are named there instead of being written again.
+    """
     folder = Path(folder)
     tensors, numbers = _learnt(detector)
+    named = _named_members(members or {}, folder)
+    for name in named:
+        tensors = {k: v for k, v in tensors.items() if not k.startswith(_prefix(HELD, name))}
+        numbers = {k: v for k, v in numbers.items() if not k.startswith(_prefix(HELD, name))}
+    if half:
+        tensors = {name: _halved(tensor) for name, tensor in tensors.items()}
     description = folder / "detector.json"
     with files.replacing(folder / "weights.safetensors") as temporary:
         save_file(tensors, temporary)
@@ -61,6 +95,7 @@ def save_detector(detector: Detector, folder: str | Path) -> None:
             "trained_on": detector.trained_on,
             "numbers": numbers,
             "weights_sha256": digest,
+            **({"members": named} if named else {}),
         },
     )
 
@@ -94,7 +129,13 @@ def load_detector(folder: str | Path) -> Detector:
         ) from error
     detector.trained_on = description["trained_on"]
     detector._build()
-    _fill(detector, _weights(folder, description), description["numbers"], folder)
+    tensors, numbers = _weights(folder, description), dict(description["numbers"])
+    for name, told in description.get("members", {}).items():
+        its_tensors, its_numbers = _member(folder, told)
+        prefix = _prefix(HELD, name)
+        tensors |= {f"{prefix}{key}": tensor for key, tensor in its_tensors.items()}
+        numbers |= {f"{prefix}{key}": number for key, number in its_numbers.items()}
+    _fill(detector, tensors, numbers, folder)
     if (folder / "calibration.json").exists():
         calibration = Calibration.load(folder / "calibration.json")
         if calibration.detector != detector.digest():
@@ -158,6 +199,32 @@ def _weights(folder: Path, description: dict[str, Any]) -> dict[str, Tensor]:
         raise ModelError(path, f"cannot be read ({error})", "Fit the model again") from error
 
 
+def _named_members(members: Mapping[str, Path], folder: Path) -> dict[str, dict[str, str]]:
+    return {
+        name: {
+            "folder": os.path.relpath(place, folder),
+            "weights_sha256": _description(place)["weights_sha256"],
+        }
+        for name, place in members.items()
+    }
+
+
+def _member(folder: Path, told: Mapping[str, str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what a member of an ensemble has learnt from the folder in which it stands."""
+    place = folder / told["folder"]
+    description = _description(place)
+    if description["weights_sha256"] != told["weights_sha256"]:
+        raise ModelError(
+            place, f"is not the member that {folder} was made of", "Combine the models again"
+        )
+    return _weights(place, description), description["numbers"]
+
+
+def _halved(tensor: Tensor) -> Tensor:
+    large = tensor.dtype == torch.float32 and tensor.numel() >= HALVED_FROM
+    return tensor.bfloat16() if large else tensor
+
+
 def _learnt(detector: Detector) -> tuple[dict[str, Tensor], dict[str, float | None]]:
     """Collect what was learnt: the attributes whose names end with an underscore.
 
@@ -206,7 +273,9 @@ def _fill(
         network.eval()
     for key, tensor in tensors.items():
         if "." not in key:
-            setattr(detector, key, tensor.numpy())
+            # NumPy knows no bfloat16; networks take it as it is.
+            whole = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+            setattr(detector, key, whole.numpy())
 
 
 def _holds_detectors(value: Any) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from atypia.calibration import Calibration, Threshold
+from atypia.calibration import Calibration, Reason, Threshold, can_tell, reasons_of, verdict_of
 from atypia.cohort.scan import Scan
 from atypia.scoring.components import Lesion, lesions_of, only_larger, without_small
 from atypia.volume import Array, Volume
@@ -56,6 +57,11 @@ class Prediction:
         The healthy scans that the p-value compares with, in words.
     p_value_extrapolated
         The p-value comes from a fitted tail: no healthy scan scores so high.
+    verdict
+        "nothing unusual", "artefact", "lesion" or "artefact and lesion", each by `reasons`; None
+        without a calibration that knows the figures of enough healthy scans.
+    reasons
+        What is unusual about the scan as a whole.
     restoration
         In the scan's own intensity units, zero outside the brain; None if the method has none.
     own_mask
@@ -77,6 +83,8 @@ class Prediction:
     p_value: float | None = None
     p_value_among: str | None = None
     p_value_extrapolated: bool = False
+    verdict: str | None = None
+    reasons: tuple[Reason, ...] = ()
     lesions: tuple[Lesion, ...] = ()
 
 
@@ -99,6 +107,16 @@ def apply_calibration(prediction: Prediction, calibration: Calibration | None) -
         p_value_extrapolated=judged.extrapolated,
         lesions=tuple(_judged(lesion, calibration) for lesion in lesions_of(mask, score)),
     )
+
+
+def with_reasons(
+    prediction: Prediction, calibration: Calibration | None, figures: Mapping[str, float]
+) -> Prediction:
+    """Add what tells an artefact from a lesion, by the figures of the scan."""
+    if calibration is None or not can_tell(calibration.figures):
+        return prediction
+    reasons = reasons_of(figures, calibration.figures)
+    return replace(prediction, verdict=verdict_of(reasons), reasons=reasons)
 
 
 def _judged(lesion: Lesion, calibration: Calibration) -> Lesion:

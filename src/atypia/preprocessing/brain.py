@@ -22,8 +22,8 @@ class FindBrain(Step):
 
     step: Literal["find_brain"] = "find_brain"
     engine: Literal["auto", "deepbet", "foreground", "command"] = "auto"
-    """foreground: all that is not background, for scans without skull; deepbet: a network (extra
-    `brain`); command: another program; auto: foreground where the skull is gone, else deepbet."""
+    """foreground: all that is not background, for scans without skull; deepbet: a network;
+    command: another program; auto: foreground where the skull is gone, else deepbet."""
     command: str = ""
     """The other program, such as `hd-bet -i {image} -o {output}`: it reads the image and writes a
     mask or a skull-stripped image. It is run only if ATYPIA_RUN_COMMANDS=1 is set."""

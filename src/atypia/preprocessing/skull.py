@@ -65,7 +65,7 @@ def _deepbet() -> Any:
             return BrainExtraction(no_gpu=True)
     except ImportError as error:
         raise MissingDependencyError(
-            "brain extraction", f"needs deepbet ({error})", "pip install 'atypia[brain]'"
+            "brain extraction", f"needs deepbet ({error})", "pip install deepbet"
         ) from error
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from atypia.runs.predicting import PAGE
 NOTHING = "-"
 ALWAYS = ("scan", "score")
 """Columns that are there without any value too."""
-FILTERS = ("condition", "site")
+FILTERS = ("condition", "site", "verdict")
 """Columns whose values can be chosen one by one."""
 FIRST_ROWS = 200
 """Rows that stand in the page itself, and are all there is without scripts; the script adds the
@@ -113,8 +113,12 @@ COLUMNS: tuple[tuple[Column, Callable[[Entry], str]], ...] = (
     ),
     (Column("lesions", "lesions", hint="Clusters found."), lambda e: _lesions(e.description)),
     (
-        Column("artefacts", "artefacts", words=True, hint="What the method tells of the image."),
-        lambda e: artefacts_of(e.description["details"]),
+        Column("verdict", "verdict", words=True, hint="Artefact or lesion, by the whole scan."),
+        lambda e: _text(e.description.get("verdict")),
+    ),
+    (
+        Column("artefacts", "artefacts", words=True, hint="What speaks for an artefact."),
+        lambda e: artefacts_of(e.description["details"], e.description.get("reasons", ())),
     ),
     (
         Column("ap", "AP", hint="Average precision, by the true lesion."),
@@ -202,9 +206,17 @@ def page_link(place: Path) -> str:
     return f"scans/{quote(place.name, safe='')}/{PAGE}"
 
 
-def artefacts_of(details: Mapping[str, Any]) -> str:
-    """Name the artefacts that a method flagged, from its details whose names begin so."""
-    names: list[str] = []
+def artefacts_of(details: Mapping[str, Any], reasons: Sequence[Mapping[str, Any]] = ()) -> str:
+    """Name what speaks for an artefact: reasons, and what a method flagged.
+
+    Parameters
+    ----------
+    details
+        Of the method; those whose names begin with "artefact" count.
+    reasons
+        Of the scan, as `scan.json` has them.
+    """
+    names = [str(reason["code"]) for reason in reasons if reason["kind"] == "artefact"]
     for key, value in details.items():
         if not key.startswith("artefact"):
             continue

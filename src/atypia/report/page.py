@@ -257,6 +257,9 @@ def _facts(entry: Entry, healthy: int | None) -> list[Fact]:
         told = " (the lowest there can be)" if least else ""
         hint = f"Share that scores at least as high, by {among} ({how})."
         facts.append(Fact("p-value", p_value(value, extrapolated) + told, hint))
+    if description.get("verdict"):
+        hint = " ".join(reason["text"] for reason in description["reasons"])
+        facts.append(Fact("artefact or lesion", description["verdict"], hint))
     if description["mask_ml"] is not None:
         share = description["mask_ml"] / max(description["brain_ml"], 1e-9)
         facts.append(Fact("flagged", f"{description['mask_ml']:.1f} ml ({share:.1%} of the brain)"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mimetypes
 import os
 import shutil
+from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -105,7 +106,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing about each request."""
 
 
-def serve(folder: Path, port: int = 0, *, samples: Samples | None = None) -> Server:
+def serve(folder: Path, port: int = 0, *, samples: Callable[[], Samples] | None = None) -> Server:
     """Open a server for a folder on 127.0.0.1; `serve_forever` runs it.
 
     Parameters

@@ -65,10 +65,10 @@ class Site:
     folder
         Nothing outside of it is shown.
     samples
-        Restorations to show on the training page, if the folder is a model.
+        Gives the restorations to show on the training page, if the folder is a model.
     """
 
-    def __init__(self, folder: Path, samples: Samples | None = None) -> None:
+    def __init__(self, folder: Path, samples: Callable[[], Samples] | None = None) -> None:
         self.folder = folder.resolve()
         self.samples = samples
         # Drawing is not safe in several threads at a time, and would only be slower.
@@ -180,12 +180,12 @@ class Site:
             "results": _cohort_page,
             "comparison": comparison_page,
             "prepared scans": _quality_page,
-            "model": lambda folder: training_page(
-                folder,
-                samples=self.samples if folder == self.folder else None,
-                refreshing=True,
-            ),
+            "model": self._training_page,
         }
+
+    def _training_page(self, folder: Path) -> str:
+        shown = self.samples() if self.samples is not None and folder == self.folder else None
+        return training_page(folder, samples=shown, refreshing=True)
 
     def _list_of_places(self) -> Answer:
         rows = [(f"{quote(p)}/", p, kind) for p, kind in places_in(self.folder).items()]

@@ -96,6 +96,7 @@ def subject_page(results: Path | Results, scan: str, *, static: bool = False) ->
         "calibration": calibration,
         "facts": _facts(entry),
         "truth_is_gone": truth_is_gone,
+        "reasons": _reasons(described, calibration),
         "lesions": _lesions(described["lesions"][:MOST_LESIONS], volumes),
         "pictures": draw_scan(entry.id, entry.place, described, scale),
         "scale": scale,
@@ -171,6 +172,17 @@ def _lesions(lesions: Sequence[Described], volumes: ScanVolumes) -> list[dict[st
         words = lesion.get("region") or (place_in_words(place) if place else None)
         shown.append({**lesion, "template_mm": place, "region": words})
     return shown
+
+
+def _reasons(description: Described, calibration: Described | None) -> list[tuple[str, str]]:
+    """Give each reason's sentence, and its p-value with the number of healthy scans."""
+    if calibration is None:
+        return []
+    among = f"among {len(calibration['subject_scores'])} healthy scans"
+    return [
+        (reason["text"], f"p = {p_value(reason['p_value'])} {among}; {reason['code']}")
+        for reason in description.get("reasons", ())
+    ]
 
 
 def _strip(entry: Entry, calibration: Described | None) -> Any:

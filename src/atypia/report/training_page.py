@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from markupsafe import Markup
 from atypia import files
 from atypia.detectors.encoder_file import DESCRIPTION as ENCODER
 from atypia.detectors.training_scans import PEOPLE
-from atypia.errors import InputError
-from atypia.report.privacy import setting_without_folders
+from atypia.detectors.unfinished import read_fit
+from atypia.errors import InputError, ModelError
+from atypia.report.privacy import setting_without_folders, without_folders
 from atypia.report.rendering import Fact, flat, number, template
 from atypia.report.samples import Samples
 from atypia.report.training_charts import Line, history, is_steep, smooth
@@ -39,7 +41,7 @@ class Training:
     finished
         Whether the curves are those of the finished model.
     method
-        Its name; empty while that is not written yet.
+        Its name; empty where that is not written.
     lines
         Of the log, each with a `step`; none if there is no log.
     written
@@ -48,6 +50,8 @@ class Training:
         How many it learns from; None if that is not told.
     told
         `detector.json` or `encoder.json` of a finished model, `training.json` of another one.
+    settings
+        All of them; of an unfinished model perhaps those of the training only.
     """
 
     model: Path
@@ -57,6 +61,7 @@ class Training:
     written: float | None
     people: int | None
     told: Mapping[str, Any]
+    settings: Mapping[str, Any]
 
     @property
     def step(self) -> int:
@@ -113,13 +118,19 @@ def read_training(model: Path) -> Training:
         told = _read(place) if place.exists() else {}
         people = unfinished / PEOPLE
         count = len(files.read_json(people)) if people.exists() else None
-        return Training(model, False, "", *_log(unfinished), count, told)
+        fit: Mapping[str, Any] = {}
+        with suppress(ModelError):  # of an older version, or removed in this very moment
+            fit = read_fit(unfinished)
+        settings = fit.get("settings", {"training": told.get("settings", {})})
+        return Training(
+            model, False, fit.get("method", ""), *_log(unfinished), count, told, settings
+        )
     is_detector = (model / "detector.json").exists()
     told = _read(model / ("detector.json" if is_detector else ENCODER))
     among = told.get("trained_on", {}) if is_detector else told
     count = len(among["people"]) if "people" in among else None
     method = str(told.get("method", "spark"))
-    return Training(model, True, method, *_log(model), count, told)
+    return Training(model, True, method, *_log(model), count, told, told.get("settings", {}))
 
 
 def write_training_page(
@@ -157,23 +168,23 @@ def training_page(model: Path, *, samples: Samples | None = None, refreshing: bo
     Parameters
     ----------
     refreshing
-        Let the browser ask again after `REFRESH_SECONDS`, if the training is unfinished.
+        Let the browser ask again after `REFRESH_SECONDS`, if there is more to come.
     """
     training = read_training(model)
-    settings = training.told.get("settings", {})
-    if not training.finished:
-        settings = {"training": settings}
+    awaited = not training.finished or (samples is not None and samples.awaited)
+    if samples is not None:
+        samples = replace(samples, notice=without_folders(samples.notice))
     return template("training.html.j2").render(
         training=training,
         name=training.model.resolve().name,
-        refresh=REFRESH_SECONDS if refreshing and not training.finished else None,
+        refresh=REFRESH_SECONDS if refreshing and awaited else None,
         facts=_facts(training),
         silence=_silence(training),
         loss=_loss_chart(training),
         logarithmic=_is_steep(training),
         others=_other_charts(training),
         best=training.best,
-        settings=[(key, setting_without_folders(value)) for key, value in flat(settings)],
+        settings=[(key, setting_without_folders(value)) for key, value in flat(training.settings)],
         samples=samples,
     )
 

@@ -11,7 +11,7 @@
         own_mask.nii.gz      the method's own label-free mask (when it makes one)
         restoration.nii.gz   the scan as it would look healthy (when the method makes one)
         brain_mask.nii.gz    the brain mask that was used
-        scan.json            scores, lesions, details; written last
+        scan.json            scores, verdict, lesions, details; written last
       derivatives/atypia/    the same under BIDS names, for scans that have such names
 """
 
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from atypia import __version__, files, io
-from atypia.calibration import Threshold
+from atypia.calibration import Reason, Threshold
 from atypia.cohort.scan import METADATA, Cohort, Labels, Scan
 from atypia.detectors.base import Detector
 from atypia.detectors.model_folder import weights_digest
@@ -141,6 +141,8 @@ def read_prediction(place: Path, scan: Scan) -> Prediction:
         p_value=description["p_value"],
         p_value_among=description.get("p_value_among"),
         p_value_extrapolated=description.get("p_value_extrapolated", False),
+        verdict=description.get("verdict"),
+        reasons=tuple(Reason.from_json(reason) for reason in description.get("reasons", ())),
         lesions=tuple(Lesion.from_json(lesion) for lesion in description["lesions"]),
         **volumes,
     )
@@ -195,6 +197,8 @@ def _description(prediction: Prediction, key: str, seconds: float) -> dict[str, 
         "p_value_extrapolated": prediction.p_value_extrapolated,
         "threshold": None if threshold is None else vars(threshold),
         "mask_ml": None if mask is None else float(mask.data.sum()) * voxel_ml,
+        "verdict": prediction.verdict,
+        "reasons": [reason.to_json() for reason in prediction.reasons],
         "lesions": [lesion.to_json() for lesion in prediction.lesions],
         "details": prediction.details,
         "seconds": seconds,

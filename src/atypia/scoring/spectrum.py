@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from atypia.volume import Array
@@ -81,6 +80,43 @@ def line_roughness(image: Array, brain: Array) -> Features:
         outer = bends[2:] if len(bends) > 2 else np.ones(1)
         found.append(np.log(max(float(np.sqrt(np.mean(np.square(outer)))), TINY)))
     return np.array(found)
+
+
+def highest_point(
+    image: Array, brain: Array, spacing_mm: tuple[float, float, float], longest_mm: float = 25.0
+) -> float:
+    """Give by how much the strongest point of k-space exceeds the usual one of its wavelength.
+
+    The energies of a brain without artefacts fall smoothly with the frequency. A spike, stripes or
+    ripples stand out of it as one point, which no structure of the brain does at short wavelengths.
+
+    Parameters
+    ----------
+    image
+        `(X, Y, Z)`; what lies outside of the brain counts as zero.
+    brain
+        `(X, Y, Z)` boolean, not empty.
+    spacing_mm
+        Voxel size along X, Y, Z.
+    longest_mm
+        Longer waves are left out.
+
+    Returns
+    -------
+    float
+        Natural logarithm of an energy over the geometric mean of those of like wavelength; 0 where
+        the grid is too coarse for any.
+    """
+    energies = np.log(np.maximum(_power(image, brain), TINY))
+    frequencies = [np.fft.fftfreq(n, d) for n, d in zip(image.shape, spacing_mm, strict=True)]
+    x, y, z = np.ix_(*(np.square(f).astype(np.float32) for f in frequencies))
+    radius = np.sqrt(x + y + z)
+    # Shells as thick as the spacing of lines in k-space along the shortest axis of the grid.
+    thickness = max(1 / (n * d) for n, d in zip(image.shape, spacing_mm, strict=True))
+    shell = (radius / thickness).astype(np.int64).ravel()
+    usual = np.bincount(shell, energies.ravel()) / np.maximum(np.bincount(shell), 1)
+    beyond = (energies.ravel() - usual[shell])[radius.ravel() > 1 / longest_mm]
+    return float(beyond.max(initial=0.0))
 
 
 def spectrum_of(
@@ -163,6 +199,8 @@ class UsualSpectrum:
 
 def _power(image: Array, brain: Array) -> NDArray[np.float32]:
     """Give the squared amplitude of every wave; they sum to the brain's mean square."""
+    import torch
+
     inside = torch.from_numpy(np.where(brain, image, 0).astype(np.float32))
     scale = inside.numel() * max(int(brain.sum()), 1)
     power: NDArray[np.float32] = (torch.fft.fftn(inside).abs().square() / scale).numpy()

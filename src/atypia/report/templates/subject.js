@@ -8,6 +8,8 @@ const page = document.documentElement;
 const element = (id) => document.getElementById(id);
 const switches = (key) => document.querySelector(`[data-layer="${key}"]`);
 const opacities = (key) => document.querySelector(`[data-opacity="${key}"]`);
+const layerOf = (key) => layers.find((layer) => layer.key === key);
+const smooth = navigator.hardwareConcurrency > 6;  // edges, where that is cheap
 const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
 
 let viewer = null;
@@ -17,7 +19,8 @@ let waiting = false;
 
 function hasWebgl2() {
   try {
-    return document.createElement("canvas").getContext("webgl2") !== null;
+    // Of the viewer's own canvas, which gives niivue this one again: to make a second one is slow.
+    return element("canvas").getContext("webgl2", { alpha: true, antialias: smooth }) !== null;
   } catch {
     return false;
   }
@@ -36,35 +39,71 @@ function colourMap(colours) {
   return { R: channel(0), G: channel(1), B: channel(2), A: channel(3), I: places };
 }
 
-async function loadLayers() {
-  for (const layer of layers) {
-    if (layer.colours) viewer.addColormap(`atypia-${layer.key}`, colourMap(layer.colours));
-    const volume = await niivue.NVImage.loadFromBase64({
-      base64: read(`volume-${layer.key}`),
-      name: `${layer.key}.nii.gz`,
-      colormap: layer.colours ? `atypia-${layer.key}` : "gray",
-      opacity: layer.shown ? layer.opacity : 0,
-      cal_min: layer.window[0],
-      cal_max: layer.window[1],
-    });
-    layer.volume = volume;
-  }
+async function unpack(layer) {
+  if (layer.colours) viewer.addColormap(`atypia-${layer.key}`, colourMap(layer.colours));
+  layer.volume = await niivue.NVImage.loadFromBase64({
+    base64: read(`volume-${layer.key}`),
+    name: `${layer.key}.nii.gz`,
+    colormap: layer.colours ? `atypia-${layer.key}` : "gray",
+    opacity: layer.shown ? layer.opacity : 0,
+    cal_min: layer.window[0],
+    cal_max: layer.window[1],
+  });
+}
+
+const unpacked = () => layers.filter((layer) => layer.volume).map((layer) => layer.volume);
+
+function showFirst() {
   // Each volume that is added draws all of them again: only the last one is added so.
-  const volumes = layers.map((layer) => layer.volume);
+  const volumes = unpacked();
   viewer.volumes = volumes.slice(0, -1);
   viewer.addVolume(volumes.at(-1));
 }
 
-function showOpacity(key) {
-  const place = layers.findIndex((layer) => layer.key === key);
-  viewer.setOpacity(place, switches(key).checked ? opacities(key).value / 100 : 0);
+function redrawOverlays() {
+  // Without the scan below them, for which niivue computes gradients each time.
+  viewer.volumes.forEach((volume, place) => {
+    if (place > 0) viewer.refreshLayers(volume, place);
+  });
+  viewer.drawScene();
+}
+
+// Layers that are hidden at first come when the viewer is idle, or when they are asked for.
+function arrive(layer) {
+  layer.arriving ??= unpack(layer).then(() => {
+    viewer.volumes = unpacked();
+    viewer.overlays = viewer.volumes.slice(1);
+    redrawOverlays();
+  });
+  return layer.arriving;
+}
+
+async function arriveAll() {
+  for (const layer of layers) {
+    if (layer.volume) continue;
+    await new Promise((idle) => {
+      // Safari has none. A busy machine may never be idle.
+      if (window.requestIdleCallback) requestIdleCallback(idle, { timeout: 2000 });
+      else setTimeout(idle, 50);
+    });
+    await arrive(layer);
+  }
+  page.dataset.layers = "all";
+}
+
+async function showOpacity(key) {
+  const layer = layerOf(key);
+  if (!layer.volume) await arrive(layer);
+  layer.volume.opacity = switches(key).checked ? opacities(key).value / 100 : 0;
+  if (layer === layers[0]) viewer.updateGLVolume();
+  else redrawOverlays();
 }
 
 // ---- Threshold
 
 function countAbove() {
-  const counts = new Array(facts.levels.length + 2).fill(0);
-  for (const rank of ranks) counts[rank] += 1;
+  const counts = new Uint32Array(facts.levels.length + 2);
+  for (let i = 0; i < ranks.length; i += 1) counts[ranks[i]] += 1;
   let sum = 0;
   for (let level = facts.levels.length - 1; level >= 0; level -= 1) {
     sum += counts[level + 2];
@@ -93,10 +132,9 @@ function tellThreshold(stop) {
     : `${flagged} of ${plural(healthy.length, "healthy scan")} (${Math.round(100 * flagged / healthy.length)} %) would have something flagged here.`;
 }
 
-function showMask(stop) {
-  const { img } = layers.find((layer) => layer.key === "flagged").volume;
+function makeMask(stop) {
+  const { img } = layerOf("flagged").volume;
   for (let i = 0; i < img.length; i += 1) img[i] = ranks[i] >= stop + 2 ? 1 : 0;
-  viewer.updateGLVolume();
 }
 
 function moveThreshold() {
@@ -105,7 +143,8 @@ function moveThreshold() {
   waiting = true;
   requestAnimationFrame(() => {
     waiting = false;
-    showMask(Number(element("threshold").value));
+    makeMask(Number(element("threshold").value));
+    redrawOverlays();
   });
 }
 
@@ -197,19 +236,22 @@ async function start() {
     isNearestInterpolation: false,
     scrollRequiresFocus: true,
   });
-  await viewer.attachToCanvas(element("canvas"));
-  await loadLayers();
-  ranks = layers.find((layer) => layer.key === "score").volume.img;
+  await viewer.attachToCanvas(element("canvas"), smooth);
+  // The scores are needed for the mask, shown or not.
+  for (const layer of layers) if (layer.shown || layer.key === "score") await unpack(layer);
+  ranks = layerOf("score").volume.img;
   countAbove();
+  makeMask(facts.start);
+  showFirst();
   viewer.onLocationChange = tellPlace;
   listen();
-  showMask(facts.start);
   tellThreshold(facts.start);
   // From the side that the crosshair is on.
   viewer.setRenderAzimuthElevation(facts.focus[0] < facts.shape[0] / 2 ? 110 : 250, 15);
   goTo(facts.focus);
   performance.mark("ready");
   page.dataset.ready = "viewer";
+  arriveAll();
 }
 
 start().catch((problem) => {
