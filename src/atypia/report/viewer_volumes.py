@@ -149,6 +149,9 @@ def pack(data: Bytes, slope: float, intercept: float, affine: NDArray[np.float64
     header.set_qform(affine, code=1)
     header.set_xyzt_units("mm")
     header["scl_slope"], header["scl_inter"] = slope, intercept
+    # Told the range, the viewer need not count all voxels for it; the page sets its own window.
+    header["cal_min"] = intercept
+    header["cal_max"] = intercept + slope * max(1, int(data.max(initial=0)))
     header["magic"], header["vox_offset"] = b"n+1", 352
     content = header.binaryblock + bytes(4) + data.tobytes(order="F")
     return base64.b64encode(gzip.compress(content, 6, mtime=0)).decode()
