@@ -10,7 +10,8 @@ Writes `docs/comparisons/shipped.md` and the figures of the model cards.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,23 @@ import numpy as np
 from scipy.stats import binomtest
 
 from atypia import files
+from atypia.cohort import Cohort, Scan
 from atypia.detectors.base import Detector
+from atypia.detectors.model_folder import load_detector, save_detector
 from atypia.detectors.shipped import CARD, load_weights, shipped
-from atypia.evaluation.evaluation import Evaluation
+from atypia.errors import AtypiaError
+from atypia.evaluation.histogram import ScoreHistogram
+from atypia.evaluation.lesion_figures import lesion_figures
 from atypia.parallel import map_in_processes
 from atypia.progress import silent
 from atypia.registry import detector_class
-from atypia.runs.evaluating import evaluate_detectors
 from benchmarks import timing
 from benchmarks.shipped_scans import CONTRASTS, real_scans, simulated_scans
 from benchmarks.tables import table
 from benchmarks.weights import OUTPUT as WEIGHTS
 from benchmarks.weights import data_folder, real_healthy, simulated
+
+Row = Mapping[str, Any]
 
 SEED = 0
 OUTPUT = Path("benchmark-output/shipped")
@@ -40,64 +46,139 @@ EACH = 5
 """Simulated scans of each lesion; twice as many healthy ones."""
 
 
+Job = tuple[str, str, int, int]
+"""Contrast, "real" or "simulated", how many simulated scans of each lesion, number of the scan."""
+
+
 def run(quick: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Judge all weights; `--quick` takes T2w, two simulated scans of each kind, and no page."""
+    """Judge all weights; `--quick` takes T2w, two simulated scans of each kind, and no page.
+
+    What is judged is kept in `OUTPUT`, a file a scan: a run that was killed goes on.
+    """
     if not shipped():
         raise SystemExit("there are no weights: run `python -m benchmarks weights`")
-    if quick:
-        parts = [_judged(("T2w", True))]
-    else:
-        jobs = [(contrast, False) for contrast in CONTRASTS]
-        parts = list(map_in_processes(_judged, jobs, 2, "judge", silent))
-    figures = {key: [row for part in parts for row in part[key]] for key in parts[0]}
+    contrasts, each = (CONTRASTS[1:2], 2) if quick else (CONTRASTS, EACH)
+    kinds = ("real", "simulated") if data_folder().is_dir() and not quick else ("simulated",)
+    for contrast in contrasts:
+        _fit_baselines(contrast)
+    jobs: list[Job] = [
+        (contrast, kind, each, number)
+        for kind in kinds
+        for contrast in contrasts
+        for number in range(len(_scans(contrast, kind, each)))
+    ]
+    told = list(map_in_processes(_judged, jobs, 2, "judge", silent))
+    figures: dict[str, Any] = {"rows": [], "healthy": [], "sizes": []}
+    for contrast in contrasts:
+        for kind in kinds:
+            own = [
+                row
+                for job, rows in zip(jobs, told, strict=True)
+                for row in rows
+                if job[:2] == (contrast, kind) and "error" not in row
+            ]
+            name = f"{contrast}, {kind}"
+            figures["rows"] += _rows(own, name)
+            figures["healthy"] += _healthy_rows(own, name)
+            figures["sizes"] += _size_rows(own, name)
+    figures["failed"] = [row["error"] for rows in told for row in rows if "error" in row]
     if not quick:
         files.write_text(PAGE, _page(figures))
         _fill_cards(figures)
     return figures["rows"], figures
 
 
-def _judged(job: tuple[str, bool]) -> dict[str, list[Any]]:
-    """Judge all weights and baselines on the scans of one contrast."""
-    contrast, quick = job
-    data, cache = data_folder(), OUTPUT / "prepared"
+@cache
+def _scans(contrast: str, kind: str, each: int) -> Cohort:
+    if kind == "real":
+        return real_scans(data_folder(), contrast)
+    return simulated_scans(OUTPUT / "simulated", contrast, each, 2.0)
+
+
+@cache
+def _detectors(contrast: str) -> dict[str, Detector]:
+    """Load all weights with the calibration of a contrast, and the baselines."""
     detectors = {name: load_weights(name, contrast) for name in shipped()}
-    detectors |= _baselines(contrast, cache)
-    cohorts = [simulated_scans(OUTPUT / "simulated", contrast, 2 if quick else EACH, 2.0)]
-    if data.is_dir() and not quick:
-        cohorts.append(real_scans(data, contrast))
-    told: dict[str, list[Any]] = {"rows": [], "healthy": [], "sizes": [], "failed": []}
-    for cohort in cohorts:
-        found = evaluate_detectors(detectors, cohort, cache=cache)
-        kind = "real" if cohort.name.startswith("real") else "simulated"
-        name = f"{contrast}, {kind}"
-        told["rows"] += _rows(found.evaluation, name)
-        told["healthy"] += _healthy_rows(found.evaluation, name)
-        told["sizes"] += _size_rows(found.evaluation, name)
-        told["failed"] += [f"{failure.scan.id}: {failure.error}" for failure in found.failures]
-    return told
+    return detectors | {n: load_detector(OUTPUT / "baselines" / contrast / n) for n in BASELINES}
 
 
-def _baselines(contrast: str, cache: Path) -> dict[str, Detector]:
+def _judged(job: Job) -> list[dict[str, Any]]:
+    """Judge one scan by all weights and baselines: a row a method, or one that names an error."""
+    contrast, kind, each, number = job
+    scan, detectors = _scans(contrast, kind, each)[number], _detectors(contrast)
+    digests = [
+        f"{n} {d.digest()} {d.calibration.digest()}"
+        for n, d in detectors.items()
+        if d.calibration is not None
+    ]
+    key = files.digest(scan.id, scan.fingerprint(contrast), *digests)
+    path = OUTPUT / "judged" / f"{contrast}-{kind}-{scan.id}-{key}.json"
+    if not path.exists():
+        try:
+            rows = [_row(name, detector, scan) for name, detector in detectors.items()]
+        except AtypiaError as error:
+            rows = [{"error": f"{contrast}, {scan.id}: {error}"}]
+        files.write_json(path, rows)
+    return list(files.read_json(path))
+
+
+def _row(name: str, detector: Detector, scan: Scan) -> dict[str, Any]:
+    """Compare a prediction with the labels, but for surfaces, which would take most of the time."""
+    found = detector.predict(scan, cache=OUTPUT / "prepared")
+    assert found.mask is not None
+    brain, lesion = found.brain.data, scan.lesion()
+    row: dict[str, Any] = {
+        "scan": scan.id,
+        "condition": scan.condition,
+        "site": scan.site,
+        "method": name,
+        "p_value": found.p_value,
+        "flagged": float(found.mask.data[brain].mean()),
+    }
+    if lesion is None or not lesion.data.any():
+        return row
+    # A lesion outside the brain mask is missed, and counts as missed.
+    truth, region = lesion.data, brain | lesion.data
+    scores = np.where(brain, found.score_map.data, 0).astype(np.float32)
+    histogram = ScoreHistogram()
+    histogram.update(scores[region], truth[region])
+    ranking = histogram.result()
+    overlap = 2 * (found.mask.data & truth).sum() / (found.mask.data.sum() + truth.sum())
+    sizes = lesion_figures(found.mask.data, truth, found.mask.spacing_mm)
+    return row | {
+        "ap": ranking.average_precision,
+        "auroc": ranking.auroc,
+        "oracle_dice": ranking.best_dice,
+        "dice": float(overlap),
+        "sizes": sizes.to_json()["by_size"],
+    }
+
+
+def _fit_baselines(contrast: str) -> None:
     """Fit the baselines on healthy scans of a contrast, and calibrate them on others."""
     real = real_healthy() if contrast == "T1w" else None
     healthy = simulated(WEIGHTS, f"healthy-{contrast}") if real is None else real[0]
     third = len(healthy) * 2 // 3
     order = np.random.default_rng(SEED).permutation(len(healthy)).tolist()
     learning, calibrating = healthy.take(order[:third]), healthy.take(order[third:])
-    found: dict[str, Detector] = {}
     for name in BASELINES:
+        place = OUTPUT / "baselines" / contrast / name
+        if (place / "detector.json").exists():
+            continue
         kind = detector_class(name)
         detector = kind(kind.settings_class.make({"spacing_mm": 2.0, "modality": contrast}))
-        detector.fit(learning, cache=cache)
-        detector.calibrate(calibrating, voxel_fpr=0.005, smallest_mm3=50.0, cache=cache)
-        found[name] = detector
-    return found
+        detector.fit(learning, cache=OUTPUT / "prepared")
+        detector.calibrate(
+            calibrating, voxel_fpr=0.005, smallest_mm3=50.0, cache=OUTPUT / "prepared"
+        )
+        place.mkdir(parents=True, exist_ok=True)
+        save_detector(detector, place)
 
 
-def _rows(evaluation: Evaluation, name: str) -> list[dict[str, Any]]:
+def _rows(scans: Sequence[Row], name: str) -> list[dict[str, Any]]:
     """Give one row a condition and method, means over scans."""
     rows = []
-    told = [scan for scan in evaluation.scans if scan.get("ap") is not None]
+    told = [scan for scan in scans if scan.get("ap") is not None]
     for condition in dict.fromkeys(scan["condition"] for scan in told):
         for method in dict.fromkeys(scan["method"] for scan in told):
             own = [s for s in told if (s["condition"], s["method"]) == (condition, method)]
@@ -117,9 +198,9 @@ def _rows(evaluation: Evaluation, name: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _healthy_rows(evaluation: Evaluation, name: str) -> list[dict[str, Any]]:
+def _healthy_rows(scans: Sequence[Row], name: str) -> list[dict[str, Any]]:
     """Give the share of healthy scans at the nominal level, by source and method."""
-    healthy = [scan for scan in evaluation.scans if scan["condition"] == "healthy"]
+    healthy = [scan for scan in scans if scan["condition"] == "healthy"]
     rows = []
     for site in dict.fromkeys(scan["site"] for scan in healthy):
         for method in dict.fromkeys(scan["method"] for scan in healthy):
@@ -141,12 +222,11 @@ def _healthy_rows(evaluation: Evaluation, name: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _size_rows(evaluation: Evaluation, name: str) -> list[dict[str, Any]]:
+def _size_rows(scans: Sequence[Row], name: str) -> list[dict[str, Any]]:
     """Give the share of lesions that calibrated masks touch, by size and method."""
     counts: dict[tuple[str, str, str], list[int]] = {}
-    for scan in evaluation.scans:
-        sizes = ((scan.get("lesion_wise") or {}).get("calibrated") or {}).get("by_size") or {}
-        for size, told in sizes.items():
+    for scan in scans:
+        for size, told in scan.get("sizes", {}).items():
             key = (scan["condition"], size, scan["method"])
             there = counts.setdefault(key, [0, 0])
             there[0] += told["lesions"]
@@ -165,7 +245,7 @@ def _size_rows(evaluation: Evaluation, name: str) -> list[dict[str, Any]]:
     ]
 
 
-def _mean(scans: Sequence[dict[str, Any]], key: str) -> float | None:
+def _mean(scans: Sequence[Row], key: str) -> float | None:
     values = [scan[key] for scan in scans if scan.get(key) is not None]
     return float(np.mean(values)) if values else None
 

@@ -143,11 +143,11 @@ def test_auto_keeps_masks_and_stripped_scans_and_sends_heads_to_deepbet(
 
 def test_without_deepbet_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingDependencyError, match=r"head\.nii: .*skull.*atypia\[brain\]"):
+    with pytest.raises(MissingDependencyError, match=r"head\.nii: .*skull.*pip install deepbet"):
         found_by(FindBrain(), head()[0])
     monkeypatch.setitem(sys.modules, "deepbet", None)
     skull._deepbet.cache_clear()
-    with pytest.raises(MissingDependencyError, match=r"deepbet.*atypia\[brain\]"):
+    with pytest.raises(MissingDependencyError, match=r"deepbet.*pip install deepbet"):
         found_by(FindBrain(engine="deepbet"), head()[0])
 
 

@@ -57,7 +57,7 @@ class FindBrain(Step):
             raise MissingDependencyError(
                 state.image.source,
                 "the skull seems to be there, and deepbet, which would strip it, is not installed",
-                "pip install 'atypia[brain]', or supply a brain mask",
+                "pip install deepbet, or supply a brain mask",
             )
         return {"found_by": "deepbet"}
 
