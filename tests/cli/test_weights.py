@@ -93,5 +93,7 @@ def test_a_scanner_is_calibrated_and_the_change_is_told(
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     with pytest.raises(AtypiaError, match="--healthy"):
         run(["calibrate", "model"])
+    with pytest.raises(AtypiaError, match="--weights and --contrast"):
+        run(["calibrate", "model", "cohort", "--contrast", "T1w"])
     with pytest.raises(AtypiaError, match="--output SITE"):
         run(["calibrate", "--healthy", "cohort"])

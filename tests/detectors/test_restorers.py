@@ -16,7 +16,7 @@ from atypia.detectors.denoising_autoencoder import (
     DenoisingAutoencoder,
     DenoisingAutoencoderSettings,
 )
-from atypia.detectors.restorer import Restorer, RestorerSettings, _box_of, _rescaled
+from atypia.detectors.restorer import Restorer, RestorerSettings, _rescaled
 from atypia.detectors.synthetic_restoration import (
     SyntheticRestoration,
     SyntheticRestorationSettings,
@@ -133,7 +133,7 @@ def test_evidence_learns_where_a_scan_was_corrupted(monkeypatch: pytest.MonkeyPa
     detector = of(SyntheticRestoration, flip_share=0.0, anomalies=rules, training=rate)
     detector.fit(phantom_cohort(range(1)))
     prepared = detector._prepared(phantom_scan(0), None)[1]
-    box = _box_of(torch.from_numpy(np.array(prepared.brain.data)), detector._multiple())
+    box = detector._box(torch.from_numpy(np.array(prepared.brain.data)))
     changed, where = corrupted_by(detector, prepared, 0, box)
     brain = prepared.brain.data
     _, evidence = detector.restore(changed)
@@ -280,16 +280,6 @@ def test_a_random_contrast_is_trained_on(learnt, seen) -> None:
             for share in (0.0, 1.0)
         )
     assert plain != bent
-
-
-def test_the_box_begins_on_the_coarsest_grid_and_holds_the_brain() -> None:
-    brain = torch.zeros(20, 30, 40, dtype=torch.bool)
-    brain[7:12, 9:29, 1:5] = True
-    box = _box_of(brain, 4)
-    assert [(part.start, part.stop) for part in box] == [(4, 16), (4, 32), (0, 8)]
-    assert int(brain[box].sum()) == int(brain.sum())
-    empty = torch.zeros(4, 5, 6, dtype=torch.bool)
-    assert empty[_box_of(empty, 4)].shape == empty.shape
 
 
 def test_what_comes_corrupted_is_normalised_and_the_target_follows() -> None:

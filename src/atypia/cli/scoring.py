@@ -98,6 +98,9 @@ def calibrate(
             "takes a model, which keeps its calibration, or --output for weights that come with it",
             "Give `calibrate MODEL HEALTHY`, or `calibrate --healthy HEALTHY --output SITE`",
         )
+    if model is not None and (weights is not None or contrast is not None):
+        problem = "belong to weights that come with atypia"
+        raise SettingsError("--weights and --contrast", problem, "Leave them out, or the model")
     scans = _opened(healthy, modality, options)
     rules: dict[str, Any] = {
         "voxel_fpr": voxel_fpr,

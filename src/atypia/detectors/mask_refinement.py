@@ -28,6 +28,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from atypia.detectors.base import Detector, DetectorSettings, TrainingSet
+from atypia.detectors.brain_box import box_of
 from atypia.detectors.guided_encoder import GuidedEncoder
 from atypia.detectors.mask_search import MaskSearch, SearchRules, curve_details
 from atypia.detectors.prediction import Finding
@@ -545,27 +546,6 @@ def _corrupted(clean: Tensor, corruption: Tensor, brain: Tensor) -> tuple[Tensor
     ]
     scale = spreads[0] / spreads[1].clamp(min=1e-6)
     return image * scale, clean * scale
-
-
-def box_of(
-    brain: Tensor, margin_mm: float, spacing_mm: tuple[float, float, float], multiple: int = 1
-) -> tuple[slice, ...]:
-    """Give the slices of `(B, C, X, Y, Z)` that hold all brains, with a margin on each side.
-
-    They start at a multiple of the network's coarsest step: shifted against it, a network with
-    strides answers differently.
-    """
-    slices = [slice(None), slice(None)]
-    for axis, spacing in enumerate(spacing_mm):
-        others = tuple(a for a in range(5) if a != axis + 2)
-        places = brain.any(dim=others).nonzero()[:, 0]
-        if not len(places):
-            slices.append(slice(None))
-            continue
-        margin = int(np.ceil(margin_mm / spacing))
-        first, last = int(places[0]) - margin, int(places[-1]) + margin + 1
-        slices.append(slice(max(first, 0) // multiple * multiple, -(-last // multiple) * multiple))
-    return tuple(slices)
 
 
 def _batch(scans: Sequence[Prepared], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -110,10 +110,10 @@ def apply_calibration(prediction: Prediction, calibration: Calibration | None) -
 
 
 def with_reasons(
-    prediction: Prediction, calibration: Calibration | None, figures: Mapping[str, float]
+    prediction: Prediction, calibration: Calibration, figures: Mapping[str, float]
 ) -> Prediction:
     """Add what tells an artefact from a lesion, by the figures of the scan."""
-    if calibration is None or not can_tell(calibration.figures):
+    if not can_tell(calibration.figures):
         return prediction
     reasons = reasons_of(figures, calibration.figures)
     return replace(prediction, verdict=verdict_of(reasons), reasons=reasons)

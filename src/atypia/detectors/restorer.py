@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from atypia.detectors.base import Detector, DetectorSettings, TrainingSet
+from atypia.detectors.brain_box import box_of
 from atypia.detectors.prediction import Finding
 from atypia.detectors.tissue_prior import Prior, require_template, tissues_on
 from atypia.detectors.training_scans import divided
@@ -40,8 +41,8 @@ TINY: dict[str, Any] = {
 }
 """Of the tests' preset, for every method that restores in one pass."""
 
-MARGIN = 2
-"""Voxels round the brain that the network sees."""
+MARGIN_MM = 4.0
+"""What the network sees round the brain."""
 
 
 class RestorerSettings(DetectorSettings):
@@ -55,8 +56,8 @@ class RestorerSettings(DetectorSettings):
     flip_share: float = Field(0.5, ge=0, le=1)
     """Share of the training scans that are mirrored, left for right."""
     contrast_share: float = Field(0.0, ge=0, le=1)
-    """Share of the training scans whose intensities are bent at random, upside down too; it needs a
-    prior that follows the scan."""
+    """Share of the training scans whose intensities are bent at random, upside down too; a mean
+    prior could not follow that."""
     normalise: bool = True
     """Divide residuals by their spread in healthy scans at each voxel."""
     floor: float = Field(0.5, ge=0)
@@ -156,7 +157,7 @@ class Restorer(Detector):
         if flip < settings.flip_share:
             image, brain = image.flip(0), brain.flip(0)
             prior = None if prior is None else prior.flip(2)
-        box = _box_of(brain, self._multiple())
+        box = self._box(brain)
         image, brain = image[box], brain[box]
         prior = None if prior is None else prior[(slice(None), slice(None), *box)]
         if bend < settings.contrast_share:
@@ -176,12 +177,10 @@ class Restorer(Detector):
     ) -> tuple[Tensor, Tensor | None]:
         """Restore `(X, Y, Z)`; give also the evidence of corruption (log odds), if it is told."""
         channels = [image[None, None]]
+        if self.settings.prior == "tissues" and prior is not None:
+            prior = expected_scans(image[None, None], brain[None, None], prior)
         if prior is not None:
-            follows = self.settings.prior == "tissues"
-            expected = (
-                expected_scans(image[None, None], brain[None, None], prior) if follows else prior
-            )
-            channels.append(expected)
+            channels.append(prior)
         answer = network(torch.cat(channels, dim=1)).float()[0]
         return image + answer[0], answer[1] if self.points else None
 
@@ -193,8 +192,11 @@ class Restorer(Detector):
             return tissues_on(self._working_grid()).to(device)
         return torch.from_numpy(np.asarray(self.prior_)).to(device)[None, None]
 
-    def _multiple(self) -> int:
-        return int(getattr(self.network_, "multiple", 1))
+    def _box(self, brain: Tensor) -> tuple[slice, ...]:
+        """Give the slices `(X, Y, Z)` that the network sees."""
+        multiple = int(getattr(self.network_, "multiple", 1))
+        spacing = self._working_grid().spacing_mm
+        return box_of(brain[None, None], MARGIN_MM, spacing, multiple)[2:]
 
     # -- scoring ----------------------------------------------------------------------------
 
@@ -209,7 +211,7 @@ class Restorer(Detector):
         """
         device = next(self.network_.parameters()).device
         image, brain = _tensors(prepared, device)
-        box = _box_of(brain, self._multiple())
+        box = self._box(brain)
         prior = self._prior(device)
         if prior is not None:
             prior = prior[(slice(None), slice(None), *box)]
@@ -253,20 +255,6 @@ class Restorer(Detector):
 def _tensors(scan: Prepared, device: torch.device) -> tuple[Tensor, Tensor]:
     image = torch.from_numpy(np.array(scan.image.data, np.float32))
     return image.to(device), torch.from_numpy(np.array(scan.brain.data)).to(device)
-
-
-def _box_of(brain: Tensor, multiple: int) -> tuple[slice, slice, slice]:
-    """Give the brain's box and a margin; it starts where the network's coarsest voxels do."""
-    slices = []
-    for axis in range(3):
-        others = tuple(a for a in range(3) if a != axis)
-        places = brain.any(dim=others).nonzero()[:, 0]
-        if not len(places):
-            slices.append(slice(None))
-            continue
-        first, last = int(places[0]) - MARGIN, int(places[-1]) + MARGIN + 1
-        slices.append(slice(max(first, 0) // multiple * multiple, -(-last // multiple) * multiple))
-    return slices[0], slices[1], slices[2]
 
 
 def _rescaled(corrupted: Tensor, clean: Tensor, brain: Tensor) -> tuple[Tensor, Tensor]:

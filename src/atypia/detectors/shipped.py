@@ -26,7 +26,6 @@ from atypia.detectors.tissue_prior import tissues_on
 from atypia.errors import ModelError, unknown_name
 from atypia.preprocessing import Prepared, prepare
 from atypia.scoring.tissue_fit import contrast_of, fit_tissues
-from atypia.simulation.contrast import ANY
 
 FOLDER = Path(__file__).parent.parent / "weights"
 """Where they lie in the installed package."""
@@ -152,8 +151,3 @@ def contrast_shown(prepared: Prepared) -> str:
     brain = torch.from_numpy(prepared.brain.data.copy())
     _, levels = fit_tissues(image, brain, tissues_on(prepared.image.geometry)[0])
     return contrast_of(levels.tolist())
-
-
-def of_any_contrast(detector: Detector) -> bool:
-    """Tell whether a detector has learnt from scans of any contrast."""
-    return bool(detector.trained_on["modality"] == ANY)

@@ -26,7 +26,6 @@ from atypia.detectors.shipped import (
     load_weights,
 )
 from atypia.errors import AtypiaError, CohortError, OutputError
-from atypia.preprocessing import Failure
 from atypia.progress import Progress, silent, track
 from atypia.runs.outcome import RunReport
 from atypia.runs.predicting import predict_cohort
@@ -88,29 +87,29 @@ def predict_with_weights(
         Weights or contrast are unknown.
     """
     output = Path(output)
-    model = str(weights) if Path(weights).is_dir() else str(folder_of(weights))
+    model = str(folder_of(weights))
     with ExitStack() as stack:
         if cache is None:
             # A scan of unknown contrast is prepared before it is known who predicts it.
             temporary = tempfile.TemporaryDirectory(prefix="atypia-")
             cache = Path(stack.enter_context(temporary))
         groups: dict[str, list[Scan]] = {}
-        failures: list[Failure] = []
+        failed: list[Scan] = []
         if contrast is None and by_contrast(weights):
             detector = load_weights(weights)
             for scan in track(cohort.scans, "contrast", progress):
                 try:
                     shown = contrast_of_scan(detector, scan, cache)
-                except AtypiaError as error:
-                    failures.append(Failure(scan, error))
+                except AtypiaError:
+                    failed.append(scan)
                     continue
                 groups.setdefault(shown, []).append(scan)
         else:
             groups[contrast or ""] = list(cohort)
-        if failures:
+        if failed:
             # They fail again where the others are predicted, so that the results name them.
             last = next(reversed(groups), "other")
-            groups.setdefault(last, []).extend(failure.scan for failure in failures)
+            groups.setdefault(last, []).extend(failed)
         results = []
         for shown, scans in groups.items():
             folder = output if len(groups) == 1 else output / shown
@@ -176,7 +175,7 @@ def calibrate_site(
     before = detector.calibration
     detector.calibrate(healthy, **rules, cache=cache, progress=progress)
     folder.mkdir(parents=True, exist_ok=True)
-    # They are stored in half precision already: nothing is lost.
-    save_detector(detector, folder, half=True)
+    # As they were calibrated, to the last digit.
+    save_detector(detector, folder)
     save_calibration(detector, folder)
     return before, detector

@@ -65,7 +65,9 @@ def fit_tissues(image: Tensor, brain: Tensor, tissues: Tensor) -> tuple[Tensor, 
         scale = 1.4826 * float(off.median()) + 1e-9
         weights = (1 - (off / (CUT * scale)).clamp(max=1) ** 2) ** 2
     levels = levels.to(image.dtype)
-    return torch.einsum("t,txyz->xyz", levels, tissues) * brain, levels
+    # No product of matrices: in a network's bfloat16 context that would be rounded.
+    expected = (levels[:, None, None, None] * tissues).sum(0)
+    return expected * brain, levels
 
 
 def expected_scans(image: Tensor, brain: Tensor, tissues: Tensor) -> Tensor:
