@@ -26,6 +26,7 @@ BENCHMARKS = {
     "lesions": "benchmarks.lesions",
     "mahalanobis": "benchmarks.mahalanobis",
     "mask_refinement": "benchmarks.mask_refinement",
+    "members": "benchmarks.members",
     "metrics": "benchmarks.metrics",
     "patch_features": "benchmarks.patch_features",
     "patch_score_map": "benchmarks.patch_score_map",

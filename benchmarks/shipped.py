@@ -4,8 +4,9 @@ Nothing here was learnt from or chosen on: healthy hold-outs (12 scans of ds0027
 (ds000011), scans with multiple sclerosis, glioma and stroke, and simulated lesions, whose shapes
 and contrasts no detector has learnt from. Thresholds are those of the calibration that the weights
 would use. The baselines get what the weights do without, healthy scans of the contrast (two thirds
-to learn from, one third calibrates): 36 of ds002748 for T1w, 40 simulated ones for T2w and FLAIR.
-Writes `docs/comparisons/shipped.md` and the figures of the model cards.
+to learn from, one third calibrates): 36 of ds002748 for real T1w scans, 40 simulated brains for all
+others, of the simulator that draws the simulated lesions. Writes `docs/comparisons/shipped.md` and
+the figures of the model cards.
 """
 
 from __future__ import annotations
@@ -29,9 +30,8 @@ from atypia.evaluation.lesion_figures import lesion_figures
 from atypia.parallel import map_in_processes
 from atypia.progress import silent
 from atypia.registry import detector_class
-from benchmarks import timing
+from benchmarks.shipped_page import write_page
 from benchmarks.shipped_scans import CONTRASTS, real_scans, simulated_scans
-from benchmarks.tables import table
 from benchmarks.weights import OUTPUT as WEIGHTS
 from benchmarks.weights import UNJUDGED, data_folder, real_healthy, simulated
 
@@ -60,7 +60,8 @@ def run(quick: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     contrasts, each = (CONTRASTS[1:2], 2) if quick else (CONTRASTS, EACH)
     kinds = ("real", "simulated") if data_folder().is_dir() and not quick else ("simulated",)
     for contrast in contrasts:
-        _fit_baselines(contrast)
+        for kind in kinds:
+            _fit_baselines(contrast, kind)
     jobs: list[Job] = [
         (contrast, kind, each, number)
         for kind in kinds
@@ -83,7 +84,8 @@ def run(quick: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
             figures["sizes"] += _size_rows(own, name)
     figures["failed"] = [row["error"] for rows in told for row in rows if "error" in row]
     if not quick:
-        files.write_text(PAGE, _page(figures))
+        intro = (__doc__ or "").split("\n\n", 1)[1].strip()
+        write_page(PAGE, f"Made by `python -m benchmarks shipped` (seed {SEED}). {intro}", figures)
         _fill_cards(figures)
     return figures["rows"], figures
 
@@ -96,16 +98,20 @@ def _scans(contrast: str, kind: str, each: int) -> Cohort:
 
 
 @cache
-def _detectors(contrast: str) -> dict[str, Detector]:
+def _detectors(contrast: str, kind: str) -> dict[str, Detector]:
     """Load all weights with the calibration of a contrast, and the baselines."""
     detectors = {name: load_weights(name, contrast) for name in shipped()}
-    return detectors | {n: load_detector(OUTPUT / "baselines" / contrast / n) for n in BASELINES}
+    return detectors | {n: load_detector(_baseline(contrast, kind, n)) for n in BASELINES}
+
+
+def _baseline(contrast: str, kind: str, name: str) -> Path:
+    return OUTPUT / "baselines" / f"{contrast}-{kind}" / name
 
 
 def _judged(job: Job) -> list[dict[str, Any]]:
     """Judge one scan by all weights and baselines: a row a method, or one that names an error."""
     contrast, kind, each, number = job
-    scan, detectors = _scans(contrast, kind, each)[number], _detectors(contrast)
+    scan, detectors = _scans(contrast, kind, each)[number], _detectors(contrast, kind)
     digests = [
         f"{n} {d.digest()} {d.calibration.digest()}"
         for n, d in detectors.items()
@@ -154,19 +160,19 @@ def _row(name: str, detector: Detector, scan: Scan) -> dict[str, Any]:
     }
 
 
-def _fit_baselines(contrast: str) -> None:
+def _fit_baselines(contrast: str, kind: str) -> None:
     """Fit the baselines on healthy scans of a contrast, and calibrate them on others."""
-    real = real_healthy() if contrast == "T1w" else None
+    real = real_healthy() if (contrast, kind) == ("T1w", "real") else None
     healthy = simulated(WEIGHTS, f"healthy-{contrast}") if real is None else real[0]
     third = len(healthy) * 2 // 3
     order = np.random.default_rng(SEED).permutation(len(healthy)).tolist()
     learning, calibrating = healthy.take(order[:third]), healthy.take(order[third:])
     for name in BASELINES:
-        place = OUTPUT / "baselines" / contrast / name
+        place = _baseline(contrast, kind, name)
         if (place / "detector.json").exists():
             continue
-        kind = detector_class(name)
-        detector = kind(kind.settings_class.make({"spacing_mm": 2.0, "modality": contrast}))
+        method = detector_class(name)
+        detector = method(method.settings_class.make({"spacing_mm": 2.0, "modality": contrast}))
         detector.fit(learning, cache=OUTPUT / "prepared")
         detector.calibrate(
             calibrating, voxel_fpr=0.005, smallest_mm3=50.0, cache=OUTPUT / "prepared"
@@ -187,12 +193,12 @@ def _rows(scans: Sequence[Row], name: str) -> list[dict[str, Any]]:
                     "scans": name,
                     "condition": condition,
                     "n": len(own),
-                    "method": f"{method} *" if method in BASELINES else method,
+                    "method": _shown(method),
                     "AP": _mean(own, "ap"),
                     "AUROC": _mean(own, "auroc"),
                     "Dice": _mean(own, "dice"),
                     "oracle Dice": _mean(own, "oracle_dice"),
-                    "p <= 0.05": sum(s["p_value"] <= LEVEL for s in own),
+                    "p <= 0.05": _low(own),
                 }
             )
     return rows
@@ -205,17 +211,19 @@ def _healthy_rows(scans: Sequence[Row], name: str) -> list[dict[str, Any]]:
     for site in dict.fromkeys(scan["site"] for scan in healthy):
         for method in dict.fromkeys(scan["method"] for scan in healthy):
             own = [s for s in healthy if (s["site"], s["method"]) == (site, method)]
-            low = sum(scan["p_value"] <= LEVEL for scan in own)
-            interval = binomtest(low, len(own)).proportion_ci()
+            low = _low(own)
+            share = "-"
+            if low is not None:
+                ends = binomtest(low, len(own)).proportion_ci()
+                share = f"{low / len(own):.2f} [{ends.low:.2f}, {ends.high:.2f}]"
             rows.append(
                 {
                     "scans": name,
                     "source": site,
-                    "method": f"{method} *" if method in BASELINES else method,
+                    "method": _shown(method),
                     "healthy": len(own),
                     "p <= 0.05": low,
-                    "share [95 % CI]": f"{low / len(own):.2f} "
-                    f"[{interval.low:.2f}, {interval.high:.2f}]",
+                    "share [95 % CI]": share,
                     "voxels flagged": _mean(own, "flagged"),
                 }
             )
@@ -236,7 +244,7 @@ def _size_rows(scans: Sequence[Row], name: str) -> list[dict[str, Any]]:
             "scans": name,
             "condition": condition,
             "size": size,
-            "method": f"{method} *" if method in BASELINES else method,
+            "method": _shown(method),
             "lesions": lesions,
             "found": detected / lesions,
         }
@@ -245,40 +253,20 @@ def _size_rows(scans: Sequence[Row], name: str) -> list[dict[str, Any]]:
     ]
 
 
+def _shown(method: str) -> str:
+    return f"{method} *" if method in BASELINES else method
+
+
+def _low(scans: Sequence[Row]) -> int | None:
+    """Count the scans with a low p-value; the few scans that calibrate a baseline allow none."""
+    if scans[0]["method"] in BASELINES:
+        return None
+    return sum(scan["p_value"] <= LEVEL for scan in scans)
+
+
 def _mean(scans: Sequence[Row], key: str) -> float | None:
     values = [scan[key] for scan in scans if scan.get(key) is not None]
     return float(np.mean(values)) if values else None
-
-
-def _page(figures: dict[str, Any]) -> str:
-    intro = (__doc__ or "").split("\n\n", 1)[1].strip()
-    parts = [
-        "# The shipped weights, judged",
-        f"Made by `python -m benchmarks shipped` (seed {SEED}; {_hardware()}). {intro}",
-        "Baselines are marked with *. AP, AUROC and oracle Dice look at the score map (the oracle "
-        "threshold is chosen on the labels it is judged by); Dice is that of the calibrated mask. "
-        "`p <= 0.05` counts scans.",
-    ]
-    for name in dict.fromkeys(row["scans"] for row in figures["rows"]):
-        own = [row for row in figures["rows"] if row["scans"] == name]
-        parts += [f"## {name}", table([_without(row, "scans") for row in own])]
-    parts += [
-        "## Healthy scans",
-        "Of healthy scans like those of the calibration 5 % would have p <= 0.05. T1w calibrations "
-        "are of ds002748; those of T2w and FLAIR are of simulated brains, and real heads differ.",
-        table(figures["healthy"]),
-        "## Lesions by size",
-        "Share of true lesions that the calibrated mask touches.",
-        table(figures["sizes"]),
-    ]
-    if figures["failed"]:
-        parts += ["## Scans that could not be judged", *figures["failed"]]
-    return "\n\n".join(parts) + "\n"
-
-
-def _hardware() -> str:
-    told = timing.hardware()
-    return f"{told['cpu']}, {told['cores']} cores, torch {told['torch']}"
 
 
 def _fill_cards(figures: dict[str, Any]) -> None:
@@ -305,7 +293,3 @@ def _fill_cards(figures: dict[str, Any]) -> None:
             if row["method"] == name
         }
         files.write_json(one.folder / CARD, card)
-
-
-def _without(row: dict[str, Any], name: str) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key != name}
