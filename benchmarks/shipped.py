@@ -53,7 +53,8 @@ Job = tuple[str, str, int, int]
 def run(quick: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Judge all weights; `--quick` takes T2w, two simulated scans of each kind, and no page.
 
-    What is judged is kept in `OUTPUT`, a file a scan: a run that was killed goes on.
+    What is judged is kept in `OUTPUT`, a file for each scan and method: a run that was killed goes
+    on, and new weights are judged alone.
     """
     if not shipped():
         raise SystemExit("there are no weights: run `python -m benchmarks weights`")
@@ -111,21 +112,20 @@ def _baseline(contrast: str, kind: str, name: str) -> Path:
 def _judged(job: Job) -> list[dict[str, Any]]:
     """Judge one scan by all weights and baselines: a row a method, or one that names an error."""
     contrast, kind, each, number = job
-    scan, detectors = _scans(contrast, kind, each)[number], _detectors(contrast, kind)
-    digests = [
-        f"{n} {d.digest()} {d.calibration.digest()}"
-        for n, d in detectors.items()
-        if d.calibration is not None
-    ]
-    key = files.digest(scan.id, scan.fingerprint(contrast), *digests)
-    path = OUTPUT / "judged" / f"{contrast}-{kind}-{scan.id}-{key}.json"
-    if not path.exists():
-        try:
-            rows = [_row(name, detector, scan) for name, detector in detectors.items()]
-        except AtypiaError as error:
-            rows = [{"error": f"{contrast}, {scan.id}: {error}"}]
-        files.write_json(path, rows)
-    return list(files.read_json(path))
+    scan = _scans(contrast, kind, each)[number]
+    rows = []
+    try:
+        for name, detector in _detectors(contrast, kind).items():
+            assert detector.calibration is not None
+            parts = (scan.fingerprint(contrast), detector.digest(), detector.calibration.digest())
+            what = f"{contrast}-{kind}-{scan.id}-{name}-{files.digest(*parts)}"
+            path = OUTPUT / "judged" / f"{what}.json"
+            if not path.exists():
+                files.write_json(path, _row(name, detector, scan))
+            rows.append(files.read_json(path))
+    except AtypiaError as error:
+        return [{"error": f"{contrast}, {scan.id}: {error}"}]
+    return rows
 
 
 def _row(name: str, detector: Detector, scan: Scan) -> dict[str, Any]:

@@ -56,7 +56,7 @@ RECIPES = (
         "synthetic_restoration",
         "one-pass restoration, learnt on synthetic anomalies (after DISYRE)",
         {"contrast_share": 0.5},
-        2500,
+        1800,
     ),
     Recipe(
         "denoising_autoencoder",
@@ -253,8 +253,7 @@ def _card(name: str, folder: Path, told: dict[str, str]) -> dict[str, Any]:
         "training": "none of its own: the members' scores are ranked among those of "
         f"{SIMULATED['scale-any'][2]} simulated healthy brains"
         if recipe is None
-        else f"{steps[name]} steps, batch 1, on one processor thread"
-        + (f", {hours:.1f} h" if hours else ""),
+        else f"{steps[name]} steps, batch 1" + (f", {hours:.1f} h" if hours else ""),
         "hardware": timing.hardware(),
         "intended_use": "Research: a first result on a raw or stripped T1w, T2w, FLAIR or PD head "
         "of an adult, and a fixed baseline to compare with. Not a medical device.",

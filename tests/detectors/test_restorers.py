@@ -11,7 +11,7 @@ import torch
 
 from atypia.cohort import Cohort
 from atypia.cohort.simulated import simulated_cohort
-from atypia.detectors import load_detector, save_detector
+from atypia.detectors import load_detector, restorer, save_detector
 from atypia.detectors.denoising_autoencoder import (
     DenoisingAutoencoder,
     DenoisingAutoencoderSettings,
@@ -150,6 +150,30 @@ def test_evidence_learns_where_a_scan_was_corrupted(monkeypatch: pytest.MonkeyPa
     np.testing.assert_allclose(
         both.score[brain], np.logaddexp(0, evidence)[brain] * residual.score[brain], rtol=1e-5
     )
+
+
+def test_a_small_anomaly_weighs_as_much_as_the_brain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Averaged over the brain alone, a network would do best to restore nothing."""
+    detector = of(SyntheticRestoration, flip_share=0.0, prior="none", **FEW)
+    detector.fit(phantom_cohort(range(1)))
+    prepared = detector._prepared(phantom_scan(0), None)[1]
+    box = detector._box(torch.from_numpy(np.array(prepared.brain.data)))
+    inside = np.argwhere(prepared.brain.data[box])
+    place = tuple(inside[len(inside) // 2])
+
+    def one_voxel(self, image, brain, rng):
+        where = torch.zeros_like(brain)
+        where[place] = True
+        return image + 3.0 * where, where
+
+    monkeypatch.setattr(SyntheticRestoration, "_corrupted", one_voxel)
+    monkeypatch.setattr(restorer, "_rescaled", lambda corrupted, clean, brain: (corrupted, clean))
+
+    def restores_nothing(channels):
+        return torch.zeros(1, 2, *channels.shape[2:])
+
+    loss = detector._loss_of(restores_nothing, prepared, seeded(0))
+    assert float(loss) == pytest.approx(3.0 / len(inside) + 3.0 + np.log(2), rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", BOTH)

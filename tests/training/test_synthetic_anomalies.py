@@ -71,16 +71,13 @@ def test_every_kind_stays_in_the_brain_and_near_its_region(
     assert shown >= 9
 
 
-def test_where_is_the_visible_difference_within_the_regions(told) -> None:
+def test_where_is_every_visible_difference(told) -> None:
     image, brain = scan()
     for k in range(20):
         told.clear()
         found, where = corrupt(image, brain, MM, SyntheticAnomalies(), seeded(2, k))
-        expected = np.zeros(brain.shape, bool)
-        for region, _ in told:
-            expected |= region.numpy() > 0.3
-        expected &= np.abs(found.numpy() - image.numpy()) > VISIBLE
-        np.testing.assert_array_equal(where.numpy(), expected)
+        visible = np.abs(found.numpy() - image.numpy()) > VISIBLE
+        np.testing.assert_array_equal(where.numpy(), visible & brain.numpy())
         if told:
             assert torch.equal(told[-1][1], found)
         else:

@@ -165,8 +165,12 @@ class Restorer(Detector):
         corrupted, where = self._corrupted(image, brain, rng)
         corrupted, target = _rescaled(corrupted, image, brain)
         restored, pointed = self._restored(network, corrupted, brain, prior)
-        loss = (restored - target)[brain].abs().mean()
+        error = (restored - target).abs()
+        loss = error[brain].mean()
         if pointed is not None:
+            if where.any():
+                # Anomalies are few voxels: over the brain alone, to restore nothing costs least.
+                loss = loss + error[where].mean()
             loss = loss + functional.binary_cross_entropy_with_logits(
                 pointed[brain], where[brain].float()
             )

@@ -64,19 +64,16 @@ def corrupt(
     Returns
     -------
     tuple
-        The scan with anomalies, and where it visibly differs within its regions (above 0.3),
-        boolean.
+        The scan with anomalies, and where it visibly differs from the healthy one, boolean.
     """
     draws = torch.rand(2, generator=rng, device=rng.device).tolist()
     if draws[0] < settings.none_share or not brain.any():
         return image, torch.zeros_like(brain)
     result = image
-    touched = torch.zeros_like(brain)
     for _ in range(1 + int(draws[1] * settings.most)):
         region = soft_region(brain, spacing_mm, settings, rng)
         result = _changed(result, region, brain, rng)
-        touched |= region > 0.3
-    return result, touched & ((result - image).abs() > VISIBLE)
+    return result, brain & ((result - image).abs() > VISIBLE)
 
 
 def soft_region(
