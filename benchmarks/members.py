@@ -22,7 +22,7 @@ from atypia.detectors.ensemble import Ensemble
 from atypia.detectors.shipped import load_weights
 from atypia.evaluation.histogram import ScoreHistogram
 from atypia.simulation import SimulationSettings
-from benchmarks.weights import MEMBERS, RECIPES, simulated
+from benchmarks.weights import HOW, MEMBERS, RECIPES, simulated
 from benchmarks.weights import OUTPUT as WEIGHTS
 
 SEED = 366_000
@@ -64,9 +64,14 @@ def _candidates(scale: Cohort, cache: Path) -> dict[str, Detector]:
     alone: dict[str, Detector] = {r.method: load_weights(r.method, "other") for r in RECIPES}
     two = {name: alone[name] for name in MEMBERS}
     together = {
-        f"{label}, {how} mean": Ensemble.of(members, scale, how=setting, cache=cache)
-        for label, members in (("the two members", two), ("all three", alone))
-        for how, setting in (("geometric", "geometric"), ("arithmetic", "mean"))
+        "the two members, geometric mean": Ensemble.of(two, scale, how=HOW, cache=cache),
+        "the two members, arithmetic mean": Ensemble.of(two, scale, how="mean", cache=cache),
+        "all three, geometric mean": Ensemble.of(alone, scale, how=HOW, cache=cache),
+    }
+    restoration = alone["synthetic_restoration"]
+    alone |= {
+        f"synthetic_restoration, {name}": restoration.but(score_from=name)
+        for name in ("evidence", "both")
     }
     return alone | together
 

@@ -25,12 +25,11 @@ from atypia.volume import Array
 class SyntheticRestorationSettings(RestorerSettings):
     """Settings of `SyntheticRestoration`."""
 
-    # Evidence takes longer to learn than a test may; the residual points at once.
-    presets = {"tiny": {**TINY, "score_from": "residual"}}
+    presets = {"tiny": TINY}
 
     anomalies: SyntheticAnomalies = SyntheticAnomalies()
     """How scans are corrupted in training."""
-    score_from: Literal["evidence", "residual", "both"] = "evidence"
+    score_from: Literal["evidence", "residual", "both"] = "residual"
     """The network's evidence that a voxel was changed; what it has taken out, in units of the
     healthy spread; or the product of both."""
 
