@@ -37,9 +37,9 @@ def test_unknown_name_is_one_line_with_the_known_ones() -> None:
     assert "importz" in done.stderr
     known = (
         "artefacts, coreset, diffusion, implicit_field, implicit_field_lesions, imports, "
-        "lesions, mahalanobis, mask_refinement, metrics, patch_features, patch_score_map, "
-        "predict, preprocessing, real_t1, reasons, restorations, screenshots, shipped, simplex, "
-        "simulation, spark, weights"
+        "lesions, mahalanobis, mask_refinement, members, metrics, patch_features, "
+        "patch_score_map, predict, preprocessing, real_t1, reasons, restorations, screenshots, "
+        "shipped, simplex, simulation, spark, weights"
     )
     assert known in done.stderr
 
