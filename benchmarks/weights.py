@@ -235,7 +235,7 @@ def _calibrated(job: tuple[Path, str, Cohort, Path]) -> None:
     calibration = detector.calibrate(healthy, **RULES, cache=cache)
     if healthy.name == SIMULATION:
         # Beside simulated images every real one is unusual: verdicts would say artefact to all.
-        calibration = calibration.but(figures={})
+        calibration = calibration.model_copy(update={"figures": {}})
     calibration.save(path)
 
 

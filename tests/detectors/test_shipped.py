@@ -9,6 +9,7 @@ import pytest
 from safetensors.torch import load_file
 
 from atypia import files
+from atypia.calibration import Calibration
 from atypia.cohort import Cohort
 from atypia.cohort.simulated import write_simulated
 from atypia.detectors import shipped
@@ -163,3 +164,16 @@ def test_contrast_comes_from_the_cohort_or_from_the_image(
 
         bare = replace(scan, images={"image": scan.images[contrast]})
         assert shipped.contrast_of_scan(detector, bare) == contrast
+
+
+def test_only_real_healthy_scans_give_verdicts() -> None:
+    """Beside simulated images every real one would be called an artefact."""
+    calibrations = [
+        one
+        for set_ in shipped.shipped().values()
+        for one in (set_.folder / shipped.CALIBRATIONS).glob("*.json")
+    ]
+    assert calibrations
+    for path in calibrations:
+        there = Calibration.load(path)
+        assert bool(there.figures) == (there.cohort != "simulated"), path
